@@ -1,0 +1,81 @@
+"""Names of what lies in BACKUP_ROOT.
+
+Only these names are listed as backups. Everything unfinished is called `.incoming-…`, so no listing takes it for one.
+Stamps in names are local time (`TZ`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from enum import StrEnum
+
+INCOMING_PREFIX = ".incoming-"
+ID_FILE = ".stackward-id"
+MANIFEST = "MANIFEST.sha256"
+INDEX = "stackward.json"
+MOUNTS = ".mounts"
+DUMPS = ".dumps"
+CHECKSUM_SUFFIX = ".sha256"
+
+# Directory names that a stack cannot have, since a data backup uses them itself.
+RESERVED_STACK_NAMES = frozenset({MANIFEST, INDEX, MOUNTS, DUMPS})
+
+
+class ArtifactKind(StrEnum):
+    CONFIG = "config"
+    SECRETS = "secrets"
+    DATA = "data"
+
+
+_CONFIG = re.compile(r"configs-(\d{8}_\d{6})\.tar\.gz")
+_SECRETS = re.compile(r"secrets-(\d{8}_\d{6})\.tar\.gz\.age")
+_DATA = re.compile(r"data-(\d{4}-\d{2}-\d{2})(?:\.replaced-(\d{8}_\d{6}))?")
+_STAMP = "%Y%m%d_%H%M%S"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ArtifactName:
+    """`when` is the time in the name (midnight for a data backup), `replaced_at` when a newer one took its name."""
+
+    when: datetime
+    kind: ArtifactKind
+    name: str
+    replaced_at: datetime | None = None
+
+
+def parse_name(name: str, zone: tzinfo) -> ArtifactName | None:
+    """The artifact that `name` names, or None when it is not one (also for dates that are not in the calendar)."""
+    try:
+        if match := _CONFIG.fullmatch(name):
+            return ArtifactName(_parse(match[1], _STAMP, zone), ArtifactKind.CONFIG, name)
+        if match := _SECRETS.fullmatch(name):
+            return ArtifactName(_parse(match[1], _STAMP, zone), ArtifactKind.SECRETS, name)
+        if match := _DATA.fullmatch(name):
+            replaced = _parse(match[2], _STAMP, zone) if match[2] else None
+            return ArtifactName(_parse(match[1], "%Y-%m-%d", zone), ArtifactKind.DATA, name, replaced)
+    except ValueError:
+        return None
+    return None
+
+
+def config_name(now: datetime) -> str:
+    return f"configs-{now.strftime(_STAMP)}.tar.gz"
+
+
+def secrets_name(now: datetime) -> str:
+    return f"secrets-{now.strftime(_STAMP)}.tar.gz.age"
+
+
+def data_name(now: datetime) -> str:
+    return f"data-{now.strftime('%Y-%m-%d')}"
+
+
+def replaced_name(name: str, now: datetime) -> str:
+    """What a day's backup is called for the 24 hours after a newer one took its name."""
+    return f"{name}.replaced-{now.strftime(_STAMP)}"
+
+
+def _parse(text: str, pattern: str, zone: tzinfo) -> datetime:
+    return datetime.strptime(text, pattern).replace(tzinfo=zone)

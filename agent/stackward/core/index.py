@@ -1,0 +1,100 @@
+r"""`stackward.json`: what a data backup says about itself, per stack.
+
+Format 1. The file is JSON with sorted keys; names that are not UTF-8 are escaped surrogates (`\\udcXX`), which
+`os.fsencode` turns back into the bytes. It is listed in MANIFEST.sha256 like every other regular file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEntry:
+    """`path` is relative to the backup; `source` is where Compose said it was, `real_path` where it really was."""
+
+    mount_name: str
+    kind: str
+    path: str
+    source: str
+    real_path: str
+    volume: str | None
+    snapshot: bool  # True: read from a Btrfs snapshot; False: copied while quiesced
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DumpEntry:
+    service: str
+    kind: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class StackEntry:
+    """`at` is when the data stood still (UTC, ISO 8601); `run` the run that made it, also where it was carried over since."""
+
+    stack: str
+    project: str
+    at: str
+    run: str
+    trees: tuple[TreeEntry, ...]
+    dumps: tuple[DumpEntry, ...] = ()
+    compose_sha256: str = ""
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    external_networks: tuple[str, ...] = ()
+    standstill_seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The paths within the backup that belong to the stack."""
+        return tuple(tree.path for tree in self.trees) + ((f".dumps/{self.stack}",) if self.dumps else ())
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    date: str
+    created_at: str
+    host: str
+    stacks: dict[str, StackEntry]
+    appliance: str = ""
+    full_scan: bool = True
+
+    def to_json(self) -> str:
+        document = {"format": FORMAT, **asdict(self)}
+        return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+
+def parse_index(text: str) -> Index:
+    """Raises ValueError when the text is not an index that this version can read."""
+    try:
+        document = json.loads(text)
+        if document["format"] != FORMAT:
+            raise ValueError(f"stackward.json has format {document['format']}, this version reads {FORMAT}")
+        stacks = {name: _stack(entry) for name, entry in document["stacks"].items()}
+        return Index(
+            date=document["date"],
+            created_at=document["created_at"],
+            host=document["host"],
+            stacks=stacks,
+            appliance=document.get("appliance", ""),
+            full_scan=document.get("full_scan", True),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"stackward.json lacks what format {FORMAT} promises: {error!r}") from error
+
+
+def _stack(entry: dict[str, Any]) -> StackEntry:
+    known = dict(entry)
+    known["trees"] = tuple(TreeEntry(**tree) for tree in entry["trees"])
+    known["dumps"] = tuple(DumpEntry(**dump) for dump in entry.get("dumps", ()))
+    known["external_networks"] = tuple(entry.get("external_networks", ()))
+    known["warnings"] = tuple(entry.get("warnings", ()))
+    return StackEntry(**known)

@@ -1,0 +1,284 @@
+"""Runs other programs; the only module that imports subprocess.
+
+Commands are argv lists of str or bytes, never a shell string. A command ends with us: the kernel kills it when its parent dies
+(`setpriv --pdeathsig`), so that a killed run leaves no rsync writing behind its successor's back. A command times out when
+it stalls (no output, no CPU time and no I/O in its process tree for `stall_seconds`), not by the wall clock.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shlex
+import signal
+import subprocess
+import time
+from collections import deque
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from stackward.core.errors import StackwardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+Argument = str | bytes | os.PathLike[str]
+STALL_SECONDS = 600.0
+_TAIL_LINES = 20
+_CHUNK = 1 << 16
+_POLL_SECONDS = 5.0
+
+
+class CommandError(StackwardError):
+    """A program failed. `returncode` is negative for a signal, as in subprocess; `stderr_tail` is its last lines."""
+
+    def __init__(self, argv: Sequence[Argument], returncode: int, stderr_tail: str, *, why: str = "") -> None:
+        self.argv = [os.fsdecode(part) for part in argv]
+        self.returncode = returncode
+        self.stderr_tail = stderr_tail
+        what = why or (f"killed by signal {-returncode}" if returncode < 0 else f"exit code {returncode}")
+        command = shlex.join(self.argv)
+        if len(command) > 500:
+            command = command[:500] + " …"
+        super().__init__(f"{command}: {what}" + (f": {stderr_tail.strip()}" if stderr_tail.strip() else ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    returncode: int
+    stdout: bytes
+    stderr_tail: str
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+
+def run(
+    argv: Sequence[Argument],
+    *,
+    stdin: bytes | IO[bytes] | None = None,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    ok: Sequence[int] = (0,),
+    stall_seconds: float = STALL_SECONDS,
+    on_stdout: Callable[[bytes], None] | None = None,
+) -> Completed:
+    """Run to the end and return its output (or hand it to `on_stdout` in chunks, and return none).
+
+    Raises:
+        CommandError: its exit code is not in `ok`, it stalled, or it could not be started.
+    """
+    chunks: list[bytes] = []
+    with _started(argv, stdin=stdin, cwd=cwd, environment=environment, stdout=subprocess.PIPE) as child:
+        tail = _pump(
+            child, argv, on_stdout or chunks.append, stdin if isinstance(stdin, bytes) else None, stall_seconds
+        )
+        returncode = child.wait()
+    if returncode not in ok:
+        raise CommandError(argv, returncode, tail)
+    return Completed(returncode, b"".join(chunks), tail)
+
+
+def lines(argv: Sequence[Argument], *, separator: bytes = b"\n", **options: object) -> Iterator[bytes]:
+    """The records of a command's output, without the separator. The command has ended well when the iterator ends."""
+    records: deque[bytes] = deque()
+    rest = b""
+
+    def collect(chunk: bytes) -> None:
+        nonlocal rest
+        parts = (rest + chunk).split(separator)
+        rest = parts.pop()
+        records.extend(parts)
+
+    run(argv, on_stdout=collect, **options)  # type: ignore[arg-type]
+    yield from records
+    if rest:
+        yield rest
+
+
+@contextmanager
+def piped(
+    argv: Sequence[Argument],
+    *,
+    stdin: bytes | IO[bytes] | None = None,
+    cwd: Path | None = None,
+    ok: Sequence[int] = (0,),
+) -> Iterator[IO[bytes]]:
+    """The standard output of a running command, to be read to its end; its exit code is checked on leaving.
+
+    Raises:
+        CommandError: as `run`, unless the body raised: then the command is killed and the body's error stands.
+    """
+    with (
+        _spooled_stderr() as errors,
+        _started(argv, stdin=stdin, cwd=cwd, environment=None, stdout=subprocess.PIPE, stderr=errors) as child,
+    ):
+        assert child.stdout is not None
+        if isinstance(stdin, bytes):
+            raise TypeError("piped takes a file as stdin; spool bytes first")
+        yield child.stdout
+        returncode = child.wait()
+        if returncode not in ok:
+            raise CommandError(argv, returncode, _read_tail(errors))
+
+
+@contextmanager
+def fed(argv: Sequence[Argument], *, stdout: IO[bytes] | None = None, cwd: Path | None = None) -> Iterator[IO[bytes]]:
+    """The standard input of a running command; it is closed on leaving, and the exit code checked.
+
+    Raises:
+        CommandError: it failed, also where the body failed to write because it had died (EPIPE).
+    """
+    with (
+        _spooled_stderr() as errors,
+        _started(argv, stdin=subprocess.PIPE, cwd=cwd, environment=None, stdout=stdout, stderr=errors) as child,
+    ):
+        assert child.stdin is not None
+        try:
+            yield child.stdin
+            child.stdin.close()
+        except BrokenPipeError:
+            raise CommandError(argv, child.wait(), _read_tail(errors), why="it stopped reading") from None
+        returncode = child.wait()
+        if returncode != 0:
+            raise CommandError(argv, returncode, _read_tail(errors))
+
+
+@contextmanager
+def _spooled_stderr() -> Iterator[IO[bytes]]:
+    with open(os.memfd_create("stderr", os.MFD_CLOEXEC), "w+b") as file:
+        yield file
+
+
+def _read_tail(file: IO[bytes]) -> str:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _CHUNK))
+    kept = file.read().decode("utf-8", "backslashreplace").splitlines()[-_TAIL_LINES:]
+    return "\n".join(kept)
+
+
+@contextmanager
+def _started(
+    argv: Sequence[Argument],
+    *,
+    stdin: bytes | IO[bytes] | int | None,
+    cwd: Path | None,
+    environment: Mapping[str, str] | None,
+    stdout: IO[bytes] | int | None,
+    stderr: IO[bytes] | int = subprocess.PIPE,
+) -> Iterator[subprocess.Popen[bytes]]:
+    source = subprocess.PIPE if isinstance(stdin, bytes) else (stdin if stdin is not None else subprocess.DEVNULL)
+    wrapped = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+    variables = {**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})}
+    try:
+        child = subprocess.Popen(
+            wrapped,
+            stdin=source,
+            stdout=stdout if stdout is not None else subprocess.DEVNULL,
+            stderr=stderr,
+            cwd=cwd,
+            env=variables,
+        )
+    except OSError as error:
+        raise CommandError(argv, 127, str(error), why="could not be started") from error
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+        child.wait()
+
+
+def _pump(
+    child: subprocess.Popen[bytes],
+    argv: Sequence[Argument],
+    on_stdout: Callable[[bytes], None],
+    data: bytes | None,
+    stall_seconds: float,
+) -> str:
+    """Feed stdin and read both outputs until they close. Returns the last lines of stderr."""
+    assert child.stdout is not None
+    assert child.stderr is not None
+    tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
+    partial = b""
+    pending = memoryview(data or b"")
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        selector.register(child.stderr, selectors.EVENT_READ)
+        if data is not None and child.stdin is not None:
+            os.set_blocking(child.stdin.fileno(), False)
+            selector.register(child.stdin, selectors.EVENT_WRITE)
+        seen = time.monotonic()
+        activity = -1
+        while selector.get_map():
+            events = selector.select(_POLL_SECONDS)
+            for key, _mask in events:
+                if key.fileobj is child.stdin:
+                    pending = _write_some(selector, child, pending)
+                    continue
+                chunk = os.read(key.fd, _CHUNK)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is child.stdout:
+                    on_stdout(chunk)
+                else:
+                    *whole, partial = (partial + chunk).split(b"\n")
+                    tail.extend(whole)
+                    partial = partial[-_CHUNK:]
+            if events:
+                seen = time.monotonic()
+                continue
+            if (now := _activity(child.pid)) != activity:
+                activity, seen = now, time.monotonic()
+            elif time.monotonic() - seen > stall_seconds:
+                child.kill()
+                raise CommandError(argv, child.wait(), _decode(tail, partial), why=f"stalled for {stall_seconds:.0f} s")
+    return _decode(tail, partial)
+
+
+def _write_some(selector: selectors.BaseSelector, child: subprocess.Popen[bytes], pending: memoryview) -> memoryview:
+    assert child.stdin is not None
+    try:
+        pending = pending[os.write(child.stdin.fileno(), pending[:_CHUNK]) :]
+    except BrokenPipeError:
+        pending = memoryview(b"")
+    if not pending:
+        selector.unregister(child.stdin)
+        child.stdin.close()
+    return pending
+
+
+def _decode(tail: deque[bytes], partial: bytes) -> str:
+    return b"\n".join([*tail, partial]).decode("utf-8", "backslashreplace").strip("\n")
+
+
+def _activity(pid: int) -> int:
+    """CPU ticks and bytes moved by a process tree so far: a number that changes while it works."""
+    total = 0
+    todo = [pid]
+    while todo:
+        one = todo.pop()
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+            for line in Path(f"/proc/{one}/io").read_text(encoding="ascii").splitlines():
+                name, _, value = line.partition(":")
+                if name in ("rchar", "wchar"):
+                    total += int(value)
+            for task in os.listdir(f"/proc/{one}/task"):
+                children = Path(f"/proc/{one}/task/{task}/children").read_text(encoding="ascii").split()
+                todo.extend(int(child) for child in children)
+        except (OSError, IndexError, ValueError):
+            continue
+    return total
