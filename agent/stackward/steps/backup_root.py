@@ -1,0 +1,133 @@
+"""Is BACKUP_ROOT the disk that it was last time, and can it be written to?
+
+The first run writes an ID file into BACKUP_ROOT and remembers it under `state_dir`. An empty mount point in place of
+the disk, or another disk, has another ID or none: then nothing is written, since the backups would land on the wrong
+disk and the right ones would seem to be gone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import uuid
+from typing import TYPE_CHECKING
+
+from stackward.core.artifacts import ID_FILE, INCOMING_PREFIX
+from stackward.core.errors import RefusedError
+from stackward.core.model import display
+from stackward.steps.removal import remove
+from stackward.tools.durable import create_file, sync_directory, write_file
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from stackward.config import Settings
+
+REMEMBERED = "backup-root-id"
+
+
+def claim(settings: Settings, now: datetime) -> str:
+    """BACKUP_ROOT's ID, after every check that must hold before something is written to it.
+
+    A root with an ID on an appliance that remembers none (a new host with the old disk) is taken over as it is.
+
+    Raises:
+        RefusedError: it is missing, not a directory, read-only, short of space, or not the disk that it was.
+    """
+    root = settings.backup_root
+    require(settings)
+    if os.statvfs(root).f_flag & os.ST_RDONLY:
+        raise RefusedError(
+            f"BACKUP_ROOT {display(root)} is mounted read-only",
+            hint="look for disk errors in the kernel's log, then mount it read-write",
+        )
+    remembered = _read(settings.state_dir / REMEMBERED)
+    found = _read(root / ID_FILE)
+    if remembered and found != remembered:
+        raise _other_disk(settings, found)
+    identity = found or _write_identity(root, now)
+    if not remembered:
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_file(settings.state_dir / REMEMBERED, f"{identity}\n".encode())
+    _require_space(settings)
+    return identity
+
+
+def require(settings: Settings) -> None:
+    """BACKUP_ROOT is a directory that can be read; enough for whoever only reads it.
+
+    Raises:
+        RefusedError: it is not.
+    """
+    root = settings.backup_root
+    try:
+        mode = os.stat(root).st_mode
+    except OSError as error:
+        raise RefusedError(
+            f"BACKUP_ROOT {display(root)} cannot be used: {error.strerror}",
+            hint="is the disk mounted? A new host needs the directory made once: mkdir -p, then start again",
+        ) from error
+    if not stat.S_ISDIR(mode):
+        raise RefusedError(
+            f"BACKUP_ROOT {display(root)} is not a directory", hint="set BACKUP_ROOT to the directory for backups"
+        )
+
+
+def clean_incoming(settings: Settings, prefix: str = INCOMING_PREFIX) -> list[str]:
+    """Remove what a killed run left half made, and name it. The caller holds the lock of those who make such names."""
+    assert prefix.startswith(INCOMING_PREFIX)
+    root = settings.backup_root
+    leftovers = sorted(name for name in os.listdir(root) if name.startswith(prefix))
+    for name in leftovers:
+        remove(root / name)
+    if leftovers:
+        sync_directory(root)
+    return leftovers
+
+
+def _write_identity(root: Path, now: datetime) -> str:
+    identity = str(uuid.uuid4())
+    try:
+        create_file(root / ID_FILE, f"{identity}\nmade by stackward on {now:%Y-%m-%d}\n".encode(), mode=0o644)
+    except FileExistsError:
+        return _read(root / ID_FILE)
+    except OSError as error:
+        raise RefusedError(
+            f"BACKUP_ROOT {display(root)} cannot be written to: {error.strerror}",
+            hint="check the disk, its mount options and the directory's owner",
+        ) from error
+    return identity
+
+
+def _read(path: Path) -> str:
+    """The file's first line, or "" where there is no such file."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").partition("\n")[0].strip()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise RefusedError(
+            f"{display(path)} cannot be read: {error.strerror}", hint="look for disk errors in the kernel's log"
+        ) from error
+
+
+def _other_disk(settings: Settings, found: str) -> RefusedError:
+    root = display(settings.backup_root)
+    what = f"has another ID file ({display(found)})" if found else f"has no ID file ({ID_FILE})"
+    return RefusedError(
+        f"BACKUP_ROOT {root} {what} than the one that was backed up to so far",
+        hint="is the disk mounted? If this is a new disk on purpose, "
+        f"remove {display(settings.state_dir / REMEMBERED)} and run again",
+    )
+
+
+def _require_space(settings: Settings) -> None:
+    status = os.statvfs(settings.backup_root)
+    free = status.f_bavail * status.f_frsize
+    if free < settings.minimum_free_bytes:
+        raise RefusedError(
+            f"BACKUP_ROOT {display(settings.backup_root)} has {free >> 20} MiB free,"
+            f" {settings.minimum_free_bytes >> 20} MiB are the least",
+            hint="make room (stackward prune), or lower STACKWARD_MINIMUM_FREE",
+        )

@@ -1,0 +1,166 @@
+"""What backups there are: the finished artifacts in BACKUP_ROOT, and what each of them holds.
+
+The seed's backups are in it too: data directories without `stackward.json` hold what their directories' names say.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from stackward.core.artifacts import (
+    CHECKSUM_SUFFIX,
+    DUMPS,
+    INDEX,
+    MANIFEST,
+    MOUNTS,
+    RESERVED_STACK_NAMES,
+    ArtifactKind,
+    ArtifactName,
+    parse_name,
+)
+from stackward.core.errors import StackwardError
+from stackward.core.index import Index, parse_index
+from stackward.core.model import display
+from stackward.steps.backup_root import require
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from stackward.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A finished backup. `index` is None for the seed's ones and where `problem` says that it cannot be read.
+
+    `stacks` is what a data backup holds; it is empty for the other kinds, which hold all of DOCKER_ROOT.
+    `size_bytes` is None where only reading everything could tell.
+    """
+
+    name: ArtifactName
+    path: Path
+    made_at: datetime
+    size_bytes: int | None = None
+    index: Index | None = None
+    stacks: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def kind(self) -> ArtifactKind:
+        return self.name.kind
+
+    @property
+    def replaced(self) -> bool:
+        return self.name.replaced_at is not None
+
+    @property
+    def checksum_path(self) -> Path:
+        """Where the checksum is: `.sha256` beside a file, the manifest within a data backup."""
+        if self.kind is ArtifactKind.DATA:
+            return self.path / MANIFEST
+        return self.path.with_name(self.path.name + CHECKSUM_SUFFIX)
+
+    def prefixes(self, stack: str) -> tuple[str, ...]:
+        """The paths within a data backup that belong to `stack`."""
+        entry = self.index.stacks.get(stack) if self.index else None
+        if entry:
+            return entry.prefixes
+        candidates = (stack, f"{MOUNTS}/{stack}", f"{DUMPS}/{stack}")
+        return tuple(path for path in candidates if os.path.lexists(self.path / path))
+
+    def at(self, stack: str) -> datetime:
+        """When `stack`'s data stood still for this backup; the date in the name where nothing better is known."""
+        entry = self.index.stacks.get(stack) if self.index else None
+        return (entry and _instant(entry.at)) or self.name.when
+
+
+def catalog(settings: Settings) -> list[Artifact]:
+    """Every finished artifact, newest first; a replaced day comes after the one that replaced it.
+
+    Raises:
+        RefusedError: BACKUP_ROOT cannot be read.
+    """
+    require(settings)
+    found = []
+    for entry in os.listdir(settings.backup_root):
+        name = parse_name(entry, settings.zone)
+        if name and (artifact := _artifact(name, settings.backup_root / entry)):
+            found.append(artifact)
+    return sorted(found, key=lambda a: (a.made_at, not a.replaced, a.name.name), reverse=True)
+
+
+def find(artifacts: Sequence[Artifact], name: str) -> Artifact:
+    """The artifact called `name`, or a data backup by its date (`2026-11-03`).
+
+    Raises:
+        StackwardError: there is none; the hint names the nearest ones.
+    """
+    for artifact in artifacts:
+        if artifact.name.name in (name, f"data-{name}"):
+            return artifact
+    names = [artifact.name.name for artifact in artifacts]
+    near = difflib.get_close_matches(name, names, n=3) or names[:3]
+    raise StackwardError(
+        f"there is no backup called {display(name)}",
+        hint=f"nearest: {', '.join(near)}" if near else "BACKUP_ROOT holds no backups",
+    )
+
+
+def data_with(artifacts: Sequence[Artifact], stack: str) -> list[Artifact]:
+    """The data backups that hold `stack`, newest first, replaced ones too."""
+    return [a for a in artifacts if a.kind is ArtifactKind.DATA and stack in a.stacks]
+
+
+def newest(artifacts: Sequence[Artifact], kind: ArtifactKind) -> Artifact | None:
+    return next((a for a in artifacts if a.kind is kind and not a.replaced), None)
+
+
+def _artifact(name: ArtifactName, path: Path) -> Artifact | None:
+    """None where the name is not what it says (a link, a directory called .tar.gz), or is being pruned just now."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    if name.kind is ArtifactKind.DATA:
+        return _data_artifact(name, path) if stat.S_ISDIR(status.st_mode) else None
+    return Artifact(name, path, name.when, status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+
+def _data_artifact(name: ArtifactName, path: Path) -> Artifact:
+    try:
+        text = (path / INDEX).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Artifact(name, path, name.when, stacks=_stacks_by_directory(path))
+    except (OSError, UnicodeDecodeError) as error:
+        return Artifact(name, path, name.when, stacks=_stacks_by_directory(path), problem=f"{INDEX}: {error}")
+    try:
+        index = parse_index(text)
+    except ValueError as error:
+        return Artifact(name, path, name.when, stacks=_stacks_by_directory(path), problem=str(error))
+    size = sum(tree.bytes for entry in index.stacks.values() for tree in entry.trees)
+    return Artifact(name, path, _instant(index.created_at) or name.when, size, index, tuple(sorted(index.stacks)))
+
+
+def _stacks_by_directory(path: Path) -> tuple[str, ...]:
+    names: set[str] = set()
+    for directory in (path, path / MOUNTS, path / DUMPS):
+        try:
+            names.update(entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False))
+        except FileNotFoundError:
+            continue
+    return tuple(sorted(names - RESERVED_STACK_NAMES))
+
+
+def _instant(text: str) -> datetime | None:
+    """An ISO 8601 instant; None when it is not one, or says no offset and so could be hours off."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return instant if instant.tzinfo else None
