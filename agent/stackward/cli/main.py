@@ -1,0 +1,110 @@
+"""`stackward VERB …`: finds the verb, calls it, and turns what it raises into a message and an exit code.
+
+A verb is a module of this package with `add_arguments(parser)` and `run(arguments, context) -> int`. Only the verb that
+is asked for is imported, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from stackward import __version__
+from stackward.core.errors import ExitCode, Interrupted, SettingsError, StackwardError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# verb: its one line of help. The module has the verb's name, with _ for -.
+VERBS = {
+    "status": "is everything protected, and if not, why",
+    "stacks": "each stack, its trees, and what covers them",
+    "check": "look for what would stop a backup or a restore, and say what to do",
+    "init": "propose a policy per stack, make the key, print the recovery sheet",
+    "accept": "say that a stack that shrank, or whose labels went, is meant to be so",
+    "backup": "back up now: configuration and data, all stacks or those named",
+    "list": "the backups there are",
+    "find": "in which backups a file is",
+    "verify": "read backups again and name what is damaged",
+    "restore": "put back a stack, a path of it, or the configuration",
+    "prune": "remove the backups that retention no longer keeps",
+    "jobs": "what runs when, and when it last did",
+    "run": "run a chain of jobs now, as the schedule does",
+    "runs": "what was done, and how it ended",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The whole command line; returns the exit code and raises nothing but SystemExit for usage."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb = _verb(words)
+    if verb is None:
+        return ExitCode.OK if _overview(words) else ExitCode.USAGE
+    module = importlib.import_module(f"stackward.cli.{verb.replace('-', '_')}")
+    context_module = importlib.import_module("stackward.cli.context")
+    parser = _Parser(prog=f"stackward {verb}", description=VERBS[verb])
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--human", dest="human", action="store_true", default=None, help="tables, also into a pipe")
+    how.add_argument("--json", dest="human", action="store_false", help="JSON, also on a terminal")
+    module.add_arguments(parser)
+    parsed = parser.parse_args(words[1:])
+    try:
+        with context_module.Context(human=parsed.human) as context:
+            return int(module.run(parsed, context))
+    except StackwardError as error:
+        _complain(error)
+        return error.exit_code
+    except Interrupted as error:
+        print(f"stackward: interrupted ({error})", file=sys.stderr)
+        return ExitCode.FAILED
+    except BrokenPipeError:
+        # Whoever read our output has gone; say nothing more, also not at exit.
+        sys.stderr.close()
+        return ExitCode.OK
+
+
+def _verb(words: Sequence[str]) -> str | None:
+    if not words or words[0].startswith("-"):
+        return None
+    if words[0] == "help":
+        return None
+    if words[0] not in VERBS:
+        near = difflib.get_close_matches(words[0], VERBS, n=1)
+        hint = f"did you mean `stackward {near[0]}`?" if near else "`stackward --help` names them all"
+        _complain(SettingsError(f"there is no verb {words[0]!r}", hint=hint))
+        raise SystemExit(ExitCode.USAGE)
+    return words[0]
+
+
+def _overview(words: Sequence[str]) -> bool:
+    """Answer `--help`, `--version` or nothing at all; False when that was no question we know."""
+    if words and words[0] in ("-V", "--version"):
+        print(f"stackward {__version__}")
+        return True
+    known = not words or words[0] in ("-h", "--help", "help")
+    width = max(map(len, VERBS))
+    lines = ["usage: stackward VERB …", "", *(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())]
+    lines += ["", "`stackward VERB --help` says more. Exit codes: 0 good, 1 a step failed, 2 usage or settings wrong,"]
+    lines += ["3 damage found, 4 refused for safety, 75 busy, try again."]
+    print("\n".join(lines), file=sys.stdout if known else sys.stderr)
+    return bool(words) and known
+
+
+def _complain(error: StackwardError) -> None:
+    text = f"stackward: {error}"
+    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with our way to speak of what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        _complain(SettingsError(message, hint=f"`{self.prog} --help`"))
+        raise SystemExit(ExitCode.USAGE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

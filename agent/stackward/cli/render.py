@@ -1,0 +1,109 @@
+"""How results look: tables and progress bars on a terminal, JSON elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from stackward.core.model import Outcome
+from stackward.core.progress import Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from stackward.core.progress import Progress
+
+STYLES = {Outcome.OK: "green", Outcome.WARN: "yellow", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}
+
+
+class Output:
+    """Standard output of a verb. `human` is what `--human` or `--json` said, or None: then the terminal decides."""
+
+    def __init__(self, *, human: bool | None = None) -> None:
+        self.human = sys.stdout.isatty() if human is None else human
+
+    @cached_property
+    def console(self) -> Console:
+        return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+
+    def show(self, document: Any, human: Callable[[Console], None]) -> None:
+        """Print `document` as JSON, or let `human` draw the same on the console."""
+        if self.human:
+            human(self.console)
+        else:
+            print(json.dumps(document, indent=1, default=str))
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Bars on standard error while the body runs, if a person is there to watch them; warnings always."""
+        if not (self.human and sys.stderr.isatty()):
+            yield _Warnings()
+            return
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TextColumn("{task.fields[files]}", markup=False),
+            TimeRemainingColumn(),
+        )
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        with Bars(*columns, console=console, transient=True) as bars:
+            yield _Watched(bars)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table of plain text: nothing in a cell is taken for markup. Names go through `display` before."""
+    drawn = Table(
+        title=title or None, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False
+    )
+    for column in columns:
+        drawn.add_column(Text(column), overflow="fold")
+    for row in rows:
+        drawn.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return drawn
+
+
+def outcome_text(outcome: Outcome | None) -> Text:
+    """An outcome in its colour; None is a run that goes on."""
+    return Text("running", "cyan") if outcome is None else Text(outcome.value, STYLES[outcome])
+
+
+class _Warnings(Silent):
+    def warn(self, text: str) -> None:
+        print(f"stackward: {text}", file=sys.stderr)
+
+
+class _Watched:
+    """Progress as bars: one line a step, the earlier ones vanish when the next begins."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+        self._files = 0
+        self._total_files: int | None = None
+
+    def step(self, text: str, *, total_bytes: int | None = None, total_files: int | None = None) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._files, self._total_files = 0, total_files
+        self._task = self._bars.add_task(text, total=total_bytes, files="")
+
+    def advance(self, *, byte_count: int = 0, files: int = 0) -> None:
+        if self._task is None:
+            return
+        self._files += files
+        of = f"/{self._total_files}" if self._total_files else ""
+        told = f"{self._files}{of} files" if self._files else ""
+        self._bars.update(self._task, advance=byte_count, files=told)
+
+    def warn(self, text: str) -> None:
+        self._bars.console.print(f"stackward: {text}", style="yellow")

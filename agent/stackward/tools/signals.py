@@ -1,0 +1,38 @@
+"""SIGTERM and SIGINT become `Interrupted` in the main thread, so that a run unwinds like after any other error."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from stackward.core.errors import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+# How long a run may unwind (start containers, remove what is half made) before a second signal cuts that short.
+UNWIND_SECONDS = 30.0
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the body the first signal raises `Interrupted`; further ones are ignored while it unwinds."""
+    quiet_until = 0.0
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        nonlocal quiet_until
+        now = time.monotonic()
+        if now < quiet_until:
+            return
+        quiet_until = now + UNWIND_SECONDS
+        raise Interrupted(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

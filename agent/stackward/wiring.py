@@ -1,0 +1,68 @@
+"""The composition root: settings become the parts that a verb or the daemon passes on. Nothing else wires."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from stackward import stacks
+from stackward.steps.undo import Undo
+from stackward.store import Store
+from stackward.tools.clock import utc_now
+from stackward.tools.docker import Docker, DockerUnavailableError
+from stackward.tools.locks import Locks
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from stackward.config import Settings
+    from stackward.stacks import Discovery
+
+
+@dataclass
+class Appliance:
+    """What everything is done with. Parts that cost something (Docker, discovery) are made when first asked for."""
+
+    settings: Settings
+    locks: Locks
+    store: Store
+
+    @cached_property
+    def docker(self) -> Docker:
+        """The client; it connects when it is used."""
+        return Docker(self.settings.docker_host)
+
+    @cached_property
+    def docker_or_none(self) -> Docker | None:
+        """Docker if it answers: a backup of what does not need it goes on without."""
+        try:
+            self.docker.ping()
+        except DockerUnavailableError:
+            return None
+        return self.docker
+
+    @cached_property
+    def discovery(self) -> Discovery:
+        """The stacks as they are now, found once per process."""
+        return stacks.discover(self.settings, self.docker_or_none, self.store)
+
+    @cached_property
+    def undo(self) -> Undo:
+        return Undo(self.settings.state_dir / "undo", self.locks)
+
+    def now(self) -> datetime:
+        """Now, in the zone of schedules and of the stamps in names."""
+        return utc_now().astimezone(self.settings.zone)
+
+    def close(self) -> None:
+        self.store.close()
+
+
+def build(settings: Settings) -> Appliance:
+    """Everything for `settings`. Creates the state directory; touches nothing else."""
+    state: Path = settings.state_dir
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    locks = Locks(state / "locks")
+    return Appliance(settings, locks, Store.open(state / "stackward.sqlite", now=utc_now(), locks=locks))
