@@ -23,7 +23,7 @@ def settings(tmp_path):
 
 
 def entry(stack, at, *paths):
-    trees = tuple(TreeEntry(p, "data", p, f"/x/{p}", f"/x/{p}", None, False, files=2, bytes=10) for p in paths)
+    trees = tuple(TreeEntry(p, "data", p, f"/x/{p}", f"/x/{p}", None, snapshot=False, files=2, bytes=10) for p in paths)
     return StackEntry(stack=stack, project=stack, at=at, run="r1", trees=trees)
 
 

@@ -10,19 +10,15 @@ from __future__ import annotations
 import os
 import stat
 import uuid
-from typing import TYPE_CHECKING
+from datetime import datetime
+from pathlib import Path
 
+from stackward.config import Settings
 from stackward.core.artifacts import ID_FILE, INCOMING_PREFIX
 from stackward.core.errors import RefusedError
 from stackward.core.model import display
 from stackward.steps.removal import remove
-from stackward.tools.durable import create_file, sync_directory, write_file
-
-if TYPE_CHECKING:
-    from datetime import datetime
-    from pathlib import Path
-
-    from stackward.config import Settings
+from stackward.tools import filesystem
 
 REMEMBERED = "backup-root-id"
 
@@ -49,7 +45,7 @@ def claim(settings: Settings, now: datetime) -> str:
     identity = found or _write_identity(root, now)
     if not remembered:
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(settings.state_dir / REMEMBERED, f"{identity}\n".encode())
+        filesystem.write_durably(settings.state_dir / REMEMBERED, f"{identity}\n".encode())
     _require_space(settings)
     return identity
 
@@ -82,15 +78,20 @@ def clean_incoming(settings: Settings, prefix: str = INCOMING_PREFIX) -> list[st
     for name in leftovers:
         remove(root / name)
     if leftovers:
-        sync_directory(root)
+        filesystem.sync_path(root)
     return leftovers
 
 
 def _write_identity(root: Path, now: datetime) -> str:
     identity = str(uuid.uuid4())
+    incoming = root / f"{INCOMING_PREFIX}id-{os.getpid()}"
+    content = f"{identity}\nmade by stackward on {now:%Y-%m-%d}\n"
     try:
-        create_file(root / ID_FILE, f"{identity}\nmade by stackward on {now:%Y-%m-%d}\n".encode(), mode=0o644)
+        filesystem.write_durably(incoming, content.encode(), mode=0o644)
+        filesystem.rename_new(incoming, root / ID_FILE)
+        filesystem.sync_path(root)
     except FileExistsError:
+        incoming.unlink()
         return _read(root / ID_FILE)
     except OSError as error:
         raise RefusedError(
@@ -123,8 +124,7 @@ def _other_disk(settings: Settings, found: str) -> RefusedError:
 
 
 def _require_space(settings: Settings) -> None:
-    status = os.statvfs(settings.backup_root)
-    free = status.f_bavail * status.f_frsize
+    free = filesystem.free_bytes(settings.backup_root)
     if free < settings.minimum_free_bytes:
         raise RefusedError(
             f"BACKUP_ROOT {display(settings.backup_root)} has {free >> 20} MiB free,"

@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from stackward.config import Settings
 from stackward.core.artifacts import (
     CHECKSUM_SUFFIX,
     DUMPS,
@@ -27,12 +29,6 @@ from stackward.core.errors import StackwardError
 from stackward.core.index import Index, parse_index
 from stackward.core.model import display
 from stackward.steps.backup_root import require
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from stackward.config import Settings
 
 
 @dataclass(frozen=True, slots=True)

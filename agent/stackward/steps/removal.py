@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from stackward.tools import process
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-_SUBVOLUME_INODE = 256
+from stackward.tools import btrfs, filesystem
 
 
 def remove(path: Path) -> None:
@@ -21,15 +13,7 @@ def remove(path: Path) -> None:
     Raises:
         OSError, CommandError: something in it could not be removed.
     """
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(status.st_mode):
-        os.unlink(path)
-    elif status.st_ino != _SUBVOLUME_INODE or not _delete_subvolume(path):
-        shutil.rmtree(os.fsencode(path))
-
-
-def _delete_subvolume(path: Path) -> bool:
-    return process.run(["btrfs", "subvolume", "delete", "--commit-after", "--", path], ok=(0, 1)).returncode == 0
+    if filesystem.is_subvolume(path):
+        btrfs.delete(path)
+    else:
+        filesystem.remove_tree(path)
