@@ -149,6 +149,17 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """What a container has mounted: `source` is the path on the host (empty for tmpfs), `name` a volume's name."""
+
+    kind: str  # Docker's word: bind, volume, tmpfs
+    name: str
+    source: str
+    target: str
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """A container as Docker sees it now. `state` is Docker's word: running, paused, exited, restarting, created, dead."""
 
@@ -164,6 +175,7 @@ class Container:
     working_dir: str = ""
     config_files: tuple[str, ...] = ()
     one_off: bool = False
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

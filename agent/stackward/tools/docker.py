@@ -1,0 +1,323 @@
+"""Docker, through its API: containers, exec, volumes, images.
+
+What is asked for twice is done once: stopping a stopped container, pausing a paused one are no errors.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import docker
+import docker.errors
+import requests.exceptions
+
+from stackward.core.errors import StackwardError
+from stackward.core.model import Container, Mount
+from stackward.tools.docker_exec import ExecResult, HookTimeout, execute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = [
+    "Docker",
+    "DockerError",
+    "DockerUnavailableError",
+    "ExecResult",
+    "HookTimeout",
+    "NotFoundError",
+    "VolumeInfo",
+]
+
+PROJECT_LABEL = "com.docker.compose.project"
+HELPER_LABEL = "stackward.helper"
+_REQUEST_SECONDS = 60
+_FAREWELL_SECONDS = 30  # what a request may take longer than the container's own stop timeout
+
+
+class DockerError(StackwardError):
+    """Docker refused or failed what was asked."""
+
+
+class DockerUnavailableError(DockerError):
+    """No Docker Engine answers."""
+
+
+class NotFoundError(DockerError):
+    """The container, volume or image is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    """A volume. With `options` (a bind, NFS, CIFS) its mountpoint is empty while no container uses it."""
+
+    name: str
+    mountpoint: Path
+    driver: str = "local"
+    options: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class Docker:
+    """One engine. Nothing is asked before the first call; any call may raise DockerUnavailableError: none answers."""
+
+    def __init__(self, docker_host: str) -> None:
+        self._host = docker_host
+        self._client: docker.APIClient | None = None
+
+    def ping(self) -> None:
+        with self._translated("ping"):
+            self._api.ping()
+
+    def version(self) -> str:
+        with self._translated("version"):
+            return str(self._api.version()["Version"])
+
+    def info(self) -> dict[str, Any]:
+        with self._translated("info"):
+            return dict(self._api.info())
+
+    def containers(self, project: str | None = None) -> list[Container]:
+        """All containers in any state, or those of one compose project; one that vanishes meanwhile is left out."""
+        filters = {"label": f"{PROJECT_LABEL}={project}"} if project is not None else {}
+        with self._translated("list containers"):
+            listed = self._api.containers(all=True, filters=filters)
+            found = [self._inspected(str(entry["Id"])) for entry in listed]
+        return sorted((c for c in found if c is not None), key=lambda c: (c.project, c.name))
+
+    def container(self, container_id: str) -> Container | None:
+        """The container as it is now; None when it is gone."""
+        with self._translated("inspect a container"):
+            return self._inspected(container_id)
+
+    def logs(self, container_id: str, *, lines: int = 20) -> str:
+        """The last lines of what the container said."""
+        with self._translated("read the log of a container"):
+            text: bytes = self._api.logs(container_id, tail=lines)
+        return text.decode("utf-8", "backslashreplace")
+
+    def pause(self, container_id: str) -> None:
+        """Raises NotFoundError, or DockerError when it cannot be paused (also when it does not run)."""
+        with self._translated(f"pause {container_id[:12]}"):
+            if self._state(container_id) != "paused":
+                self._api.pause(container_id)
+
+    def unpause(self, container_id: str) -> None:
+        """A container that is gone, or no longer paused, needs nothing."""
+        with self._translated(f"unpause {container_id[:12]}"):
+            try:
+                if self._state(container_id) == "paused":
+                    self._api.unpause(container_id)
+            except docker.errors.NotFound:
+                return
+
+    def stop(self, container_id: str, timeout_seconds: float | None = None) -> None:
+        """Stop; killed by Docker after `timeout_seconds` (None: the container's own grace period). Gone is stopped."""
+        with self._translated(f"stop {container_id[:12]}"):
+            try:
+                if timeout_seconds is None:
+                    timeout_seconds = float(
+                        self._api.inspect_container(container_id)["Config"].get("StopTimeout") or 10
+                    )
+                self._api.stop(container_id, timeout=round(timeout_seconds))
+            except docker.errors.NotFound:
+                return
+
+    def start(self, container_id: str) -> None:
+        """Start, and unpause if it is paused. Raises NotFoundError: a stack would be left without it."""
+        with self._translated(f"start {container_id[:12]}"):
+            if self._state(container_id) == "paused":
+                self._api.unpause(container_id)
+            self._api.start(container_id)
+
+    def exec(
+        self,
+        container_id: str,
+        command: Sequence[str],
+        *,
+        timeout_seconds: float,
+        environment: Mapping[str, str] | None = None,
+        user: str = "",
+    ) -> ExecResult:
+        """Run a command in a running container.
+
+        Raises:
+            HookTimeout: it did not end in time; it and its children have been killed.
+            DockerError: it could not be begun (the container is not running). A command that is not there exits 126 or 127.
+        """
+        with self._translated(f"run a command in {container_id[:12]}"):
+            return execute(
+                self._api, container_id, command, total_seconds=timeout_seconds, environment=environment, user=user
+            )
+
+    def exec_to_file(
+        self,
+        container_id: str,
+        command: Sequence[str],
+        destination: BinaryIO,
+        *,
+        stall_seconds: float = 600.0,
+        environment: Mapping[str, str] | None = None,
+        user: str = "",
+    ) -> ExecResult:
+        """Run a command and write its stdout, byte for byte; the tail is stderr's. It may take long, but not stall."""
+        with self._translated(f"run a command in {container_id[:12]}"):
+            return execute(
+                self._api,
+                container_id,
+                command,
+                stdout=destination.write,
+                stall_seconds=stall_seconds,
+                environment=environment,
+                user=user,
+            )
+
+    def volume(self, name: str) -> VolumeInfo | None:
+        with self._translated("inspect a volume"):
+            try:
+                found = self._api.inspect_volume(name)
+            except docker.errors.NotFound:
+                return None
+        return _volume(found)
+
+    def volumes(self) -> dict[str, VolumeInfo]:
+        """Every volume by name."""
+        with self._translated("list volumes"):
+            listed = self._api.volumes().get("Volumes") or []
+        return {str(found["Name"]): _volume(found) for found in listed}
+
+    def create_volume(
+        self, name: str, *, driver: str, options: Mapping[str, str], labels: Mapping[str, str]
+    ) -> VolumeInfo:
+        with self._translated("create a volume"):
+            return _volume(self._api.create_volume(name, driver, dict(options), dict(labels)))
+
+    @contextmanager
+    def holding_volume(self, name: str, image_id: str) -> Iterator[VolumeInfo]:
+        """Keep a volume mounted on the host: one with driver options is empty while no container uses it.
+
+        The helper runs `sleep` of an image that is already here, without a network, and is removed afterwards.
+        """
+        with self._translated(f"mount volume {name}"):
+            if (found := self.volume(name)) is None:
+                raise NotFoundError(f"volume {name} does not exist")
+            mount = docker.types.Mount("/stackward-volume", name, type="volume", read_only=True, no_copy=True)
+            config = self._api.create_host_config(mounts=[mount], network_mode="none", init=False)
+            helper = self._api.create_container(
+                image_id,
+                entrypoint=["sleep"],
+                command=["2147483647"],
+                user="0",
+                labels={HELPER_LABEL: "1"},
+                host_config=config,
+                healthcheck={"test": ["NONE"]},
+            )
+        try:
+            with self._translated(f"mount volume {name}"):
+                self._api.start(helper["Id"])
+            yield found
+        finally:
+            self._remove(str(helper["Id"]))
+
+    def remove_helpers(self) -> int:
+        """Remove helper containers that a killed run left. Returns how many there were."""
+        with self._translated("list containers"):
+            left = self._api.containers(all=True, filters={"label": f"{HELPER_LABEL}=1"})
+        for container in left:
+            self._remove(str(container["Id"]))
+        return len(left)
+
+    def image_info(self, image_id: str) -> dict[str, Any] | None:
+        """`id`, `digests` (all RepoDigests) and `tags` of an image; None when it is gone."""
+        with self._translated("inspect an image"):
+            try:
+                inspect: Any = self._api.inspect_image  # the stubs forget its types
+                found = inspect(image_id)
+            except docker.errors.NotFound:
+                return None
+        return {"id": found["Id"], "digests": found.get("RepoDigests") or [], "tags": found.get("RepoTags") or []}
+
+    @property
+    def _api(self) -> docker.APIClient:
+        if self._client is None:
+            self._client = docker.APIClient(base_url=self._host, version="auto", timeout=_REQUEST_SECONDS)
+        return self._client
+
+    def _state(self, container_id: str) -> str:
+        return str(self._api.inspect_container(container_id)["State"]["Status"])
+
+    def _inspected(self, container_id: str) -> Container | None:
+        try:
+            return _container(self._api.inspect_container(container_id))
+        except docker.errors.NotFound:
+            return None
+
+    def _remove(self, container_id: str) -> None:
+        """Remove a helper with the anonymous volumes its image asked for; named ones stay."""
+        with self._translated("remove a helper container"):
+            try:
+                self._api.remove_container(container_id, v=True, force=True)
+            except docker.errors.NotFound:
+                return
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        """Docker's errors as ours."""
+        try:
+            yield
+        except docker.errors.NotFound as error:
+            raise NotFoundError(f"cannot {what}: {_explanation(error)}") from error
+        except docker.errors.APIError as error:
+            raise DockerError(f"cannot {what}: {_explanation(error)}") from error
+        except requests.exceptions.ReadTimeout as error:
+            raise DockerError(f"cannot {what}: Docker did not answer in time") from error
+        except (requests.exceptions.RequestException, docker.errors.DockerException) as error:
+            self._client = None
+            hint = "is Docker running, and is its socket mounted into the container? (/var/run/docker.sock)"
+            raise DockerUnavailableError(f"no Docker Engine answers at {self._host}", hint=hint) from error
+
+
+def _explanation(error: docker.errors.APIError) -> str:
+    return str(error.explanation or error).strip()
+
+
+def _volume(found: Mapping[str, Any]) -> VolumeInfo:
+    return VolumeInfo(
+        name=str(found["Name"]),
+        mountpoint=Path(str(found["Mountpoint"])),
+        driver=str(found.get("Driver") or "local"),
+        options=dict(found.get("Options") or {}),
+        labels=dict(found.get("Labels") or {}),
+    )
+
+
+def _container(found: Mapping[str, Any]) -> Container:
+    labels: dict[str, str] = found["Config"].get("Labels") or {}
+    files = labels.get("com.docker.compose.project.config_files", "")
+    return Container(
+        id=str(found["Id"]),
+        name=str(found["Name"]).lstrip("/"),
+        project=labels.get(PROJECT_LABEL, ""),
+        service=labels.get("com.docker.compose.service", ""),
+        state=str(found["State"]["Status"]),
+        health=str((found["State"].get("Health") or {}).get("Status") or "").replace("none", ""),
+        restart_count=int(found.get("RestartCount") or 0),
+        image_id=str(found["Image"]),
+        image=str(found["Config"].get("Image") or ""),
+        working_dir=labels.get("com.docker.compose.project.working_dir", ""),
+        config_files=tuple(part for part in files.split(",") if part),
+        one_off=labels.get("com.docker.compose.oneoff", "False") == "True",
+        mounts=tuple(
+            Mount(
+                kind=str(mount.get("Type") or ""),
+                name=str(mount.get("Name") or ""),
+                source=os.fspath(mount.get("Source") or ""),
+                target=str(mount.get("Destination") or ""),
+                writable=bool(mount.get("RW")),
+            )
+            for mount in found.get("Mounts") or []
+        ),
+    )
