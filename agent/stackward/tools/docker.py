@@ -146,7 +146,7 @@ class Docker:
 
         Raises:
             HookTimeout: it did not end in time; it and its children have been killed.
-            DockerError: it could not be begun (the container is not running). A command that is not there exits 126 or 127.
+            DockerError: the container is not running. (A command that is not there exits 126 or 127.)
         """
         with self._translated(f"run a command in {container_id[:12]}"):
             return execute(

@@ -1,7 +1,7 @@
 """Runs a command in a container over Docker's API, with an end to it.
 
-Docker has no way to stop an exec'd process. So each one carries a random marker in its environment, and when its time is
-up everything in the container that carries the marker is killed: the command's children too.
+Docker has no way to stop an exec'd process. So each one carries a random marker in its environment, and when its time
+is up, everything in the container that carries the marker is killed: the command's children too.
 """
 
 from __future__ import annotations

@@ -1,0 +1,142 @@
+"""Docker Compose: the resolved model of a stack.
+
+Compose sees a clean environment: the appliance's own variables (TZ, DOCKER_ROOT) must not get into stacks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stackward.core.errors import StackwardError
+from stackward.tools import process
+from stackward.tools.compose_files import Dependencies, dependencies, find_files
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "ComposeError",
+    "ComposeUnavailableError",
+    "Dependencies",
+    "Resolution",
+    "command",
+    "dependencies",
+    "find_files",
+    "resolve",
+    "resolve_with_warnings",
+    "version",
+]
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_STALL_SECONDS = 60.0
+_LINES = 5
+_LOG_LINE = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg="(?P<text>(?:[^"\\]|\\.)*)"')
+
+
+class ComposeError(StackwardError):
+    """Compose refused a stack's files."""
+
+
+class ComposeUnavailableError(ComposeError):
+    """There is no Compose (version 2 or later) here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """`model` is what `docker compose config` prints, `$$` undone; `warnings` tell of variables that are not set."""
+
+    model: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+def resolve(directory: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
+    """The model of a stack with all profiles, paths absolute, env_file read into the services' environments."""
+    return resolve_with_warnings(directory, files).model
+
+
+def resolve_with_warnings(directory: Path, files: Sequence[Path] = ()) -> Resolution:
+    """As `resolve`. Compose itself finds the files when `files` is empty.
+
+    Raises:
+        ComposeError: with the last lines Compose said.
+    """
+    chosen = [part for file in files for part in ("-f", os.fspath(file))]
+    argv = [*command(), *chosen, "--profile", "*", "config", "--format", "json"]
+    try:
+        done = process.run(argv, cwd=directory, stall_seconds=_STALL_SECONDS)
+    except process.CommandError as error:
+        said = [_plain(line) for line in error.stderr_tail.splitlines() if line.strip()]
+        problems = [text for level, text in said if level != "warning"] or [text for _level, text in said]
+        raise ComposeError("\n".join(problems[-_LINES:]) or str(error)) from error
+    said = [_plain(line) for line in done.stderr_tail.splitlines() if line.strip()]
+    try:
+        # Every "$" was doubled on output, in keys and values alike.
+        model = json.loads(done.stdout.replace(b"$$", b"$"))
+    except ValueError as error:
+        raise ComposeError(f"Compose's answer is no JSON: {error}") from error
+    return Resolution(
+        _with_real_directory(model, directory), tuple(dict.fromkeys(t for level, t in said if level == "warning"))
+    )
+
+
+def version() -> str:
+    """The version of Compose, as "2.26.1". Raises ComposeUnavailableError."""
+    return process.run([*command(), "version", "--short"], stall_seconds=_STALL_SECONDS).text.strip().removeprefix("v")
+
+
+@cache
+def command() -> tuple[str, ...]:
+    """How Compose is called here, in a clean environment: the plugin, or a standalone `docker-compose` of version 2.
+
+    Raises:
+        ComposeUnavailableError: neither is there.
+    """
+    clean = ("env", "-i", f"PATH={_PATH}", f"HOME={Path.home()}", "LC_ALL=C.UTF-8")
+    for name, arguments in (("docker", ("compose",)), ("docker-compose", ())):
+        if (program := shutil.which(name)) is None:
+            continue
+        candidate = (*clean, program, *arguments)
+        try:
+            said = process.run([*candidate, "version", "--short"], stall_seconds=_STALL_SECONDS).text
+        except process.CommandError:
+            continue
+        if re.match(r"v?([2-9]|\d\d)\.", said.strip()):
+            return candidate
+    raise ComposeUnavailableError(
+        "Docker Compose (version 2 or later) is not installed here",
+        hint="install the compose plugin of your distribution (Debian: docker-compose)",
+    )
+
+
+def _plain(line: str) -> tuple[str, str]:
+    """The level and the text of a line that Compose logged."""
+    if match := _LOG_LINE.match(line):
+        return match["level"], match["text"].replace('\\"', '"')
+    return "", line.strip()
+
+
+def _with_real_directory(model: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """JSON cannot carry a directory name that is not UTF-8: put the real one back where the mangled one stands."""
+    real = os.path.realpath(directory)
+    mangled = re.sub("[\ud800-\udfff]", "\ufffd", real)
+    if mangled == real:
+        return model
+
+    def restored(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: restored(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [restored(item) for item in value]
+        if isinstance(value, str) and (value + "/").startswith(mangled + "/"):
+            return real + value[len(mangled) :]
+        return value
+
+    result: dict[str, Any] = restored(model)
+    return result

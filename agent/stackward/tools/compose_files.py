@@ -1,0 +1,199 @@
+"""What can be told from compose files without Compose: which files there are, and which others they read.
+
+Good for deciding whether a resolved model is stale, and as the best that can be had when Compose refuses a file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+# Compose's own lookup order; the first of each is taken.
+NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+OVERRIDES = (
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+ENVIRONMENT_FILE = ".env"
+_VARIABLE = re.compile(
+    r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?+])(?P<rest>[^{}]*))?\})"
+)
+_ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][\w.-]*)\s*[=:]\s*(.*?)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What a resolved model was made from.
+
+    `paths`: every file it depends on, absent candidates too. `env_files`: those read into containers' environments;
+    `.env` is among them, since it holds the same secrets.
+    """
+
+    paths: tuple[Path, ...]
+    env_files: tuple[Path, ...]
+
+
+def find_files(directory: Path) -> tuple[Path, ...]:
+    """The compose files of a directory as `docker compose` there would find them; empty when it has none of its own."""
+    named = read_env_file(directory / ENVIRONMENT_FILE)
+    if value := named.get("COMPOSE_FILE"):
+        parts = value.split(named.get("COMPOSE_PATH_SEPARATOR") or os.pathsep)
+        return tuple(directory / part for part in parts if part)
+    first = next((directory / name for name in NAMES if (directory / name).is_file()), None)
+    if first is None:
+        return ()
+    override = next((directory / name for name in OVERRIDES if (directory / name).is_file()), None)
+    return (first,) if override is None else (first, override)
+
+
+def dependencies(directory: Path, files: Sequence[Path] = ()) -> Dependencies:
+    """Follow include, extends, env_file and label_file from `files` (or the ones found), as far as they can be read."""
+    walk = _Walk(directory)
+    walk.candidates.extend(directory / name for name in (*NAMES, *OVERRIDES, ENVIRONMENT_FILE))
+    if (directory / ENVIRONMENT_FILE).is_file():
+        walk.env_files.append(directory / ENVIRONMENT_FILE)
+    variables = read_env_file(directory / ENVIRONMENT_FILE)
+    for file in files or find_files(directory):
+        walk.visit(file, directory, variables)
+    return Dependencies(tuple(dict.fromkeys(walk.candidates)), tuple(dict.fromkeys(walk.env_files)))
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, tags like `!reset` ignored. Raises OSError, or ValueError: not YAML, not a mapping."""
+    try:
+        loaded = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader that ignores unknown tags
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"not YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ValueError("not a mapping")  # noqa: TRY004 - wrong content, as when it does not parse
+    return loaded
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Variables of a `.env` file, quotes taken off; an unreadable file has none."""
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if (match := _ASSIGNMENT.match(line)) is None:
+            continue
+        value = match[2]
+        if value[:1] in ("'", '"') and (end := value.find(value[0], 1)) > 0:
+            value = value[1:end]
+        else:
+            value = re.split(r"\s+#", value, maxsplit=1)[0]
+        found[match[1]] = value
+    return found
+
+
+def interpolate(text: str, variables: Mapping[str, str]) -> str:
+    """Compose's interpolation for the plain cases: `$X`, `${X}`, `${X:-default}`, `${X:+other}`, `$$`."""
+
+    def value(match: re.Match[str]) -> str:
+        if match["escaped"]:
+            return "$"
+        found = variables.get(match["plain"] or match["name"])
+        how, rest = match["how"] or "", match["rest"] or ""
+        there = found is not None and (bool(found) or not how.startswith(":"))
+        if how.endswith("+"):
+            return rest if there else ""
+        if how.endswith("-") and not there:
+            return rest
+        return found or ""
+
+    return _VARIABLE.sub(value, text)
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes `!reset x` and `!override x` for `x`."""
+
+
+def _untagged(loader: _Loader, _suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    assert isinstance(node, yaml.ScalarNode)
+    return loader.construct_scalar(node)
+
+
+_Loader.add_multi_constructor("!", _untagged)
+
+
+@dataclass(slots=True)
+class _Walk:
+    directory: Path
+    candidates: list[Path] = field(default_factory=list)
+    env_files: list[Path] = field(default_factory=list)
+    seen: set[Path] = field(default_factory=set)
+
+    def visit(self, file: Path, base: Path, variables: Mapping[str, str]) -> None:
+        self.candidates.append(file)
+        if file in self.seen:
+            return
+        self.seen.add(file)
+        try:
+            document = load_yaml(file)
+        except (OSError, ValueError):
+            return
+        for include in _items(document.get("include")):
+            self._include(include, base, variables)
+        services = document.get("services")
+        for service in services.values() if isinstance(services, dict) else ():
+            if isinstance(service, dict):
+                self._service(service, base, variables)
+
+    def _include(self, include: Any, base: Path, variables: Mapping[str, str]) -> None:
+        entry = include if isinstance(include, dict) else {"path": include}
+        paths = [base / interpolate(path, variables) for path in _texts(entry.get("path"))]
+        if not paths:
+            return
+        own = entry.get("project_directory")
+        inner = base / interpolate(own, variables) if isinstance(own, str) else paths[0].parent
+        named = [base / interpolate(path, variables) for path in _texts(entry.get("env_file"))]
+        env_files = named or [inner / ENVIRONMENT_FILE]
+        merged: dict[str, str] = {}
+        for env_file in env_files:
+            merged |= read_env_file(env_file)
+        self._environment_files(env_files)
+        for path in paths:
+            self.visit(path, inner, {**merged, **variables})
+
+    def _service(self, service: dict[str, Any], base: Path, variables: Mapping[str, str]) -> None:
+        names = [interpolate(name, variables) for name in _texts(service.get("env_file"))]
+        self._environment_files([base / name for name in names])
+        self.candidates.extend(base / interpolate(name, variables) for name in _texts(service.get("label_file")))
+        extends = service.get("extends")
+        if isinstance(extends, dict) and isinstance(extends.get("file"), str):
+            other = base / interpolate(extends["file"], variables)
+            self.visit(other, other.parent, variables)
+
+    def _environment_files(self, paths: Sequence[Path]) -> None:
+        self.candidates.extend(paths)
+        self.env_files.extend(path for path in paths if path.is_file())
+
+
+def _items(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The paths in a value that may be a path, a list of them, or of mappings with `path`."""
+    for item in _items(value):
+        text = item.get("path") if isinstance(item, dict) else item
+        if isinstance(text, str):
+            yield text
