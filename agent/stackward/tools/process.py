@@ -45,6 +45,10 @@ class CommandError(StackwardError):
         super().__init__(f"{command}: {what}" + (f": {stderr_tail.strip()}" if stderr_tail.strip() else ""))
 
 
+class TimeLimitError(CommandError):
+    """A program took longer than it was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     returncode: int
@@ -64,18 +68,21 @@ def run(
     environment: Mapping[str, str] | None = None,
     ok: Sequence[int] = (0,),
     stall_seconds: float = STALL_SECONDS,
+    time_limit_seconds: float | None = None,
     on_stdout: Callable[[bytes], None] | None = None,
 ) -> Completed:
     """Run to the end and return its output (or hand it to `on_stdout` in chunks, and return none).
 
+    `time_limit_seconds` is for what must not take longer even while it gets on (a stack stands still meanwhile).
+
     Raises:
+        TimeLimitError: it took longer than that, and was killed.
         CommandError: its exit code is not in `ok`, it stalled, or it could not be started.
     """
     chunks: list[bytes] = []
     with _started(argv, stdin=stdin, cwd=cwd, environment=environment, stdout=subprocess.PIPE) as child:
-        tail = _pump(
-            child, argv, on_stdout or chunks.append, stdin if isinstance(stdin, bytes) else None, stall_seconds
-        )
+        data = stdin if isinstance(stdin, bytes) else None
+        tail = _pump(child, argv, on_stdout or chunks.append, data, stall_seconds, time_limit_seconds)
         returncode = child.wait()
     if returncode not in ok:
         raise CommandError(argv, returncode, tail)
@@ -106,14 +113,17 @@ def piped(
     stdin: bytes | IO[bytes] | None = None,
     cwd: Path | None = None,
     ok: Sequence[int] = (0,),
+    stderr: IO[bytes] | None = None,
 ) -> Iterator[IO[bytes]]:
     """The standard output of a running command, to be read to its end; its exit code is checked on leaving.
+
+    A file given as `stderr` holds all that the command had to say, for a caller whom the last lines don't do.
 
     Raises:
         CommandError: as `run`, unless the body raised: then the command is killed and the body's error stands.
     """
     with (
-        _spooled_stderr() as errors,
+        _spooled_stderr(stderr) as errors,
         _started(argv, stdin=stdin, cwd=cwd, environment=None, stdout=subprocess.PIPE, stderr=errors) as child,
     ):
         assert child.stdout is not None
@@ -148,7 +158,10 @@ def fed(argv: Sequence[Argument], *, stdout: IO[bytes] | None = None, cwd: Path 
 
 
 @contextmanager
-def _spooled_stderr() -> Iterator[IO[bytes]]:
+def _spooled_stderr(given: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
+    if given is not None:
+        yield given
+        return
     with open(os.memfd_create("stderr", os.MFD_CLOEXEC), "w+b") as file:
         yield file
 
@@ -206,6 +219,7 @@ def _pump(
     on_stdout: Callable[[bytes], None],
     data: bytes | None,
     stall_seconds: float,
+    time_limit_seconds: float | None,
 ) -> str:
     """Feed stdin and read both outputs until they close. Returns the last lines of stderr."""
     assert child.stdout is not None
@@ -219,10 +233,15 @@ def _pump(
         if data is not None and child.stdin is not None:
             os.set_blocking(child.stdin.fileno(), False)
             selector.register(child.stdin, selectors.EVENT_WRITE)
-        seen = time.monotonic()
+        began = seen = time.monotonic()
         activity = -1
+        limit = began + time_limit_seconds if time_limit_seconds is not None else float("inf")
         while selector.get_map():
-            events = selector.select(_POLL_SECONDS)
+            events = selector.select(min(_POLL_SECONDS, max(0.0, limit - time.monotonic())))
+            if time.monotonic() >= limit:
+                child.kill()
+                why = f"not done after {time_limit_seconds:.0f} s"
+                raise TimeLimitError(argv, child.wait(), _decode(tail, partial), why=why)
             for key, _mask in events:
                 if key.fileobj is child.stdin:
                     pending = _write_some(selector, child, pending)

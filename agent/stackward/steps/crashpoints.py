@@ -1,0 +1,37 @@
+"""Named places where a test may kill the process, to prove that no crash there loses or stops anything.
+
+A point is reached only where `STACKWARD_CRASH_POINT` names it; the process then ends as by SIGKILL, without any clean-up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+POINTS = (
+    "data-incoming",  # the day's incoming directory was made
+    "data-hooked",  # pre-backup hooks ran, post hooks have not
+    "data-undo-written",  # the way back is on disk, nothing has been stopped
+    "data-quiesced",  # containers stand still
+    "data-snapshot",  # the sources' snapshots exist, containers still stand still
+    "data-resumed",  # containers run again, nothing has been copied
+    "data-copied",  # one stack is copied, its manifest lines are not written
+    "data-manifest",  # the incoming day is whole and synced, but not published
+    "data-exchanged",  # published; the replaced day has no name yet
+    "data-published",  # published; the run is not recorded
+    "config-incoming",  # the tarball is being written
+    "config-checksum",  # its checksum is there, the tarball has no final name yet
+    "prune-renamed",  # a backup has left the listing, but not the disk
+    "restore-stopped",  # the stack stands still, nothing has been moved
+    "restore-aside",  # what was there was moved aside, nothing put back yet
+    "restore-copied",  # the data is back, the stack stands still
+    "undo-half",  # while taking an undo record back, between two of its steps
+)
+
+
+def reach(point: str, chosen: str) -> None:
+    """Die here if `chosen` is this point."""
+    if point not in POINTS:
+        raise ValueError(f"{point} is no crash point")
+    if chosen == point:
+        os.kill(os.getpid(), signal.SIGKILL)

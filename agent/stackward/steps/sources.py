@@ -1,0 +1,142 @@
+"""Where a stack's trees are read from: a snapshot where Btrfs holds them, the live directory elsewhere.
+
+Snapshots for a backup live in `<volume>/.stackward/backup/`, named after their run, and are gone when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackward.core.model import Tree
+from stackward.tools import btrfs, filesystem, process
+
+OURS = ".stackward"
+NIGHTLY = ".nightly"
+
+
+@dataclass(frozen=True, slots=True)
+class Subvolume:
+    """A subvolume to snapshot; `nested` are the paths (relative to it) of those that lie within the trees."""
+
+    root: Path
+    nested: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A tree and the subvolume that it can be snapshotted with; None: it is copied live, and again while quiesced."""
+
+    tree: Tree
+    subvolume: Path | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    sources: tuple[Source, ...]
+    subvolumes: tuple[Subvolume, ...]
+
+    @property
+    def live(self) -> tuple[Source, ...]:
+        return tuple(source for source in self.sources if source.subvolume is None)
+
+    @property
+    def one_snapshot(self) -> bool:
+        """Whether a single snapshot, made in one instant, holds all that the stack can write."""
+        written = [source for source in self.sources if source.tree.writable]
+        roots = {source.subvolume for source in written}
+        nested = any(subvolume.nested for subvolume in self.subvolumes)
+        return not written or (len(roots) == 1 and None not in roots and not nested)
+
+
+def plan(trees: Sequence[Tree], volume: Path, table: tuple[filesystem.Mount, ...]) -> Plan:
+    """Only what lies on the volume's own file system is snapshotted: elsewhere there is no place for the snapshots."""
+    home = _device(volume, table)
+    sources = tuple(_source(tree, home, table) for tree in trees)
+    roots = sorted({source.subvolume for source in sources if source.subvolume is not None})
+    return Plan(sources, tuple(Subvolume(root, _nested_within(root, sources)) for root in roots))
+
+
+@contextmanager
+def snapshots_home(volume: Path) -> Iterator[Path]:
+    """The directory for a run's snapshots, empty on entry and on leaving. Call it under the backups lock only."""
+    home = volume / OURS / "backup"
+    if not (volume / OURS).exists():
+        btrfs.create_subvolume(volume / OURS)
+    home.mkdir(mode=0o700, exist_ok=True)
+    clear(home)
+    try:
+        yield home
+    finally:
+        clear(home)
+
+
+def clear(home: Path) -> None:
+    """Delete the snapshots that a run, ended or killed, left."""
+    if not home.is_dir():
+        return
+    for left in home.iterdir():
+        if filesystem.is_subvolume(left):
+            btrfs.delete(left)
+
+
+def take(chosen: Plan, home: Path, label: str) -> dict[Path, Path]:
+    """Snapshot every subvolume of the plan, one right after the other. Returns subvolume root -> snapshot."""
+    taken = {}
+    for number, subvolume in enumerate(chosen.subvolumes):
+        target = home / f"{label}-{number}"
+        btrfs.snapshot_with_nested(subvolume.root, target, subvolume.nested)
+        taken[subvolume.root] = target
+    return taken
+
+
+def read_path(source: Source, taken: dict[Path, Path]) -> Path:
+    """Where the tree is to be read now."""
+    if source.subvolume is None:
+        return source.tree.path
+    return taken[source.subvolume] / source.tree.path.relative_to(source.subvolume)
+
+
+def _device(volume: Path, table: tuple[filesystem.Mount, ...]) -> str:
+    """The volume's file system, or "" where it is no Btrfs that can hold snapshots."""
+    if not volume.is_dir():
+        return ""
+    mount = filesystem.mount_of(volume, table)
+    return mount.device if mount.type == "btrfs" and "rw" in mount.options else ""
+
+
+def _source(tree: Tree, home: str, table: tuple[filesystem.Mount, ...]) -> Source:
+    mount = filesystem.mount_of(tree.path, table)
+    if mount.type != "btrfs" or not home:
+        return Source(tree, None, f"on {mount.type}: copied live, then again while quiesced")
+    if mount.device != home:
+        return Source(tree, None, "on another Btrfs than the volume: copied live, then again while quiesced")
+    if any(tree.path in other.point.parents for other in table):
+        return Source(tree, None, "another file system is mounted below it: copied live, then again while quiesced")
+    root = btrfs.subvolume_of(tree.path, table)
+    if root is None:
+        return Source(tree, None, "its subvolume is not visible here: copied live, then again while quiesced")
+    return Source(tree, root, "read from a snapshot")
+
+
+def _nested_within(root: Path, sources: Sequence[Source]) -> tuple[Path, ...]:
+    """Writable subvolumes inside the trees: read-only ones are snapshots that somebody else keeps."""
+    trees = [source.tree.path for source in sources if source.subvolume == root]
+    found = []
+    for nested in btrfs.nested_subvolumes(root):
+        path = root / nested.path
+        if nested.path.parts[0] in (OURS, NIGHTLY) or not any(tree in path.parents for tree in trees):
+            continue
+        if filesystem.is_subvolume(path) and not _read_only(path):
+            found.append(nested.path)
+    return tuple(found)
+
+
+def _read_only(path: Path) -> bool:
+    try:
+        return btrfs.is_read_only(path)
+    except process.CommandError:
+        return True  # gone meanwhile, or not ours to read: the stub stays

@@ -1,0 +1,184 @@
+"""Undo records: the way back is on disk before anything is stopped or moved.
+
+A record is a JSON file in `<state>/undo/`. Its owner holds a lock (flock) on the file itself for as long as it lives, and the
+lock goes with the process however that ends. So a record whose lock is free is *open*: nobody will take it back but
+whoever finds it. Every step of a way back may be taken twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stackward.core.errors import StackwardError
+from stackward.core.model import display
+from stackward.steps import crashpoints
+from stackward.tools import filesystem
+from stackward.tools.docker import Docker, DockerError, DockerUnavailableError, HookTimeout, NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step back.
+
+    `do` is "start" or "unpause" (`subject`: a container's ID), "exec" (`detail`: the command, run in the container
+    `subject`), or "rename" (`subject` back to `detail`; whatever stands at `detail` is moved to `detail` + ".stackward-undone").
+    """
+
+    do: str
+    subject: str
+    detail: str = ""
+    timeout_seconds: float = 60.0
+
+
+class WayBackError(StackwardError):
+    """A step back failed. Its record stays, and is tried again at the next start and before the next run."""
+
+
+class Undo:
+    """The records of one appliance. `docker` is None where no engine can be had: container steps then stay open."""
+
+    def __init__(self, directory: Path, docker: Docker | None, crash_point: str = "") -> None:
+        self._directory = directory
+        self._docker = docker
+        self._crash_point = crash_point
+
+    @contextmanager
+    def noted(self, reason: str, steps: Sequence[Step]) -> Iterator[None]:
+        """While the body runs, the way back is on disk; the body takes it itself. Only a crash leaves the record open."""
+        path, descriptor = self._write(reason, steps)
+        try:
+            yield
+        finally:
+            self._remove(path)
+            os.close(descriptor)
+
+    @contextmanager
+    def promised(self, reason: str, steps: Sequence[Step], *, only_on_error: bool = False) -> Iterator[None]:
+        """While the body runs, the way back is on disk; it is taken on leaving, however the body ends.
+
+        With `only_on_error` it is dropped, not taken, where the body ends well.
+
+        Raises:
+            WayBackError: a step back failed (the others were taken); the record stays open for the next who looks.
+        """
+        if not steps:
+            yield
+            return
+        path, descriptor = self._write(reason, steps)
+        try:
+            try:
+                yield
+            except BaseException:
+                self._settle(path, steps)
+                raise
+            if only_on_error:
+                self._remove(path)
+            else:
+                self._settle(path, steps)
+        finally:
+            os.close(descriptor)
+
+    def take_back_open(self) -> list[str]:
+        """Take back every record whose owner is gone. Returns what was done, or what still cannot be, in words.
+
+        Safe to be killed at any point and to be run by several at once.
+        """
+        messages = []
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.exists():
+                    messages += self._take_back_file(path)
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(descriptor)
+        return messages
+
+    def _take_back_file(self, path: Path) -> list[str]:
+        try:
+            document = json.loads(path.read_text(encoding="ascii"))
+            steps = [Step(**step) for step in document["steps"]]
+            reason = str(document["reason"])
+        except (ValueError, TypeError, KeyError) as error:
+            return [f"undo record {path} cannot be read ({error}); look at it, put things right, and remove it"]
+        try:
+            self._settle(path, steps)
+        except WayBackError as error:
+            return [f"could not take back “{reason}” yet: {error.message}"]
+        return [f"took back what a run left: {reason}"]
+
+    def _write(self, reason: str, steps: Sequence[Step]) -> tuple[Path, int]:
+        """Write a record that is locked from before it can be seen. Returns its path and the descriptor with the lock."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{uuid.uuid4().hex}.json"
+        temporary = path.with_suffix(".tmp")
+        document = {"reason": reason, "pid": os.getpid(), "steps": [asdict(step) for step in steps]}
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.write(descriptor, json.dumps(document, indent=1).encode("ascii"))
+            os.fsync(descriptor)
+            os.rename(temporary, path)
+            filesystem.sync_path(self._directory)
+        except BaseException:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        return path, descriptor
+
+    def _settle(self, path: Path, steps: Sequence[Step]) -> None:
+        failures = []
+        for number, step in enumerate(steps):
+            if number:
+                crashpoints.reach("undo-half", self._crash_point)
+            try:
+                self._take(step)
+            except (DockerError, OSError) as error:
+                failures.append(f"{step.do} {display(step.subject)}: {error}")
+        if failures:
+            hint = "it is tried again when the appliance starts and before its next run"
+            raise WayBackError("; ".join(failures), hint=hint)
+        self._remove(path)
+
+    def _take(self, step: Step) -> None:
+        if step.do == "rename":
+            _rename_back(Path(step.subject), Path(step.detail))
+            return
+        if self._docker is None:
+            raise DockerUnavailableError("no Docker Engine answers")
+        try:
+            if step.do == "start":
+                self._docker.start(step.subject)
+            elif step.do == "unpause":
+                self._docker.unpause(step.subject)
+            elif step.do == "exec":
+                self._docker.exec(step.subject, ["sh", "-c", step.detail], timeout_seconds=step.timeout_seconds)
+        except (NotFoundError, HookTimeout):
+            return  # a container that is gone was replaced by somebody else; a hook gets its time, and once only
+
+    def _remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        filesystem.sync_path(self._directory)
+
+
+def _rename_back(moved: Path, place: Path) -> None:
+    if not os.path.lexists(moved):
+        return
+    if os.path.lexists(place):
+        undone = place.with_name(place.name + ".stackward-undone")
+        filesystem.remove_tree(undone)
+        os.rename(place, undone)
+    os.rename(moved, place)
+    filesystem.sync_path(place.parent)

@@ -1,0 +1,102 @@
+"""The `btrfs` command. Paths are directories that this process sees; errors are CommandError."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackward.tools import filesystem, process
+
+_LISTED = re.compile(rb"ID (\d+) gen \d+ (?:cgen \d+ )?parent (\d+) top level \d+ path (.*)", re.DOTALL)
+_TOP = 5  # BTRFS_FS_TREE_OBJECTID: the file system's own top level
+
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """A subvolume below another one; `path` is relative to that one."""
+
+    identifier: int
+    path: Path
+
+
+def create_subvolume(path: Path) -> None:
+    process.run(["btrfs", "subvolume", "create", path])
+
+
+def sync(path: Path) -> None:
+    """Commit everything written to the file system, so that a snapshot has nothing left to flush."""
+    process.run(["btrfs", "filesystem", "sync", path])
+
+
+def snapshot(source: Path, target: Path, *, read_only: bool) -> None:
+    process.run(["btrfs", "subvolume", "snapshot", *(["-r"] if read_only else []), source, target])
+
+
+def set_read_only(path: Path, *, read_only: bool) -> None:
+    process.run(["btrfs", "property", "set", "-t", "subvol", path, "ro", "true" if read_only else "false"])
+
+
+def is_read_only(path: Path) -> bool:
+    return process.run(["btrfs", "property", "get", "-t", "subvol", path, "ro"]).text.strip() == "ro=true"
+
+
+def nested_subvolumes(subvolume: Path) -> tuple[Nested, ...]:
+    """All subvolumes below this one, parents before children."""
+    listed: dict[int, bytes] = {}
+    for line in process.lines(["btrfs", "subvolume", "list", "-p", subvolume]):
+        if match := _LISTED.fullmatch(line):
+            listed[int(match[1])] = match[3]
+    root = int(process.run(["btrfs", "inspect-internal", "rootid", subvolume]).text)
+    own = b"" if root == _TOP else listed[root] + b"/"
+    found = [
+        Nested(identifier, Path(os.fsdecode(path[len(own) :])))
+        for identifier, path in listed.items()
+        if path.startswith(own) and path != own[:-1]
+    ]
+    return tuple(sorted(found, key=lambda nested: nested.path.parts))
+
+
+def snapshot_with_nested(source: Path, target: Path, nested: tuple[Path, ...]) -> None:
+    """A read-only snapshot of a subvolume with the given nested ones (relative paths, parents first) in their places.
+
+    In a plain snapshot a nested subvolume is an empty stub. It is replaced while the outer snapshot is still writable.
+    """
+    if not nested:
+        snapshot(source, target, read_only=True)
+        return
+    snapshot(source, target, read_only=False)
+    for path in nested:
+        if filesystem.is_subvolume(source / path):
+            os.rmdir(target / path)
+            snapshot(source / path, target / path, read_only=False)
+    for path in reversed(nested):
+        if filesystem.is_subvolume(target / path):
+            set_read_only(target / path, read_only=True)
+    set_read_only(target, read_only=True)
+
+
+def delete(path: Path) -> None:
+    """Delete a subvolume with all that are nested in it; nothing there is fine. Returns when the deletion is committed."""
+    if not os.path.lexists(path):
+        return
+    nested = nested_subvolumes(path)
+    if nested and is_read_only(path):
+        set_read_only(path, read_only=False)
+    for inner in reversed(nested):
+        process.run(["btrfs", "subvolume", "delete", path / inner.path])
+    process.run(["btrfs", "subvolume", "delete", "--commit-after", path])
+
+
+def subvolume_of(path: Path, table: tuple[filesystem.Mount, ...]) -> Path | None:
+    """The root of the subvolume that holds `path`, if it is visible here; None where it is not on Btrfs."""
+    mount = filesystem.mount_of(path, table)
+    if mount.type != "btrfs":
+        return None
+    for candidate in (path, *path.parents):
+        if filesystem.is_subvolume(candidate):
+            return candidate
+        if candidate == mount.point:
+            return None
+    return None

@@ -1,0 +1,192 @@
+"""What a file system must do for us: make things durable, swap names, tell what is mounted where.
+
+Paths may be str, bytes or Path; names that are not UTF-8 pass through unharmed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+_SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: the root directory of every subvolume
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+REMOTE_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "ceph", "9p"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A line of /proc/self/mountinfo. `device` ("0:42") is equal for all mounts of one file system."""
+
+    point: Path
+    device: str
+    root: str
+    type: str
+    source: str
+    options: frozenset[str]
+    propagation: frozenset[str] = frozenset()
+
+
+def mounts() -> tuple[Mount, ...]:
+    """What is mounted now, as this process sees it (proc(5), mountinfo); later lines cover earlier ones."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        before, _, after = line.partition(b" - ")
+        fields = before.split(b" ")
+        kind, source, _super = after.split(b" ", 2)
+        found.append(
+            Mount(
+                point=Path(os.fsdecode(_unescape(fields[4]))),
+                device=fields[2].decode("ascii"),
+                root=os.fsdecode(_unescape(fields[3])),
+                type=kind.decode("ascii", "replace"),
+                source=os.fsdecode(_unescape(source)),
+                options=frozenset(fields[5].decode("ascii", "replace").split(",")),
+                propagation=frozenset(field.decode("ascii", "replace").partition(":")[0] for field in fields[6:]),
+            )
+        )
+    return tuple(found)
+
+
+def mount_of(path: Path, table: tuple[Mount, ...]) -> Mount:
+    """The mount that holds `path` (which need not exist)."""
+    best = None
+    for mount in table:
+        if (path == mount.point or mount.point in path.parents) and (
+            best is None or len(mount.point.parts) >= len(best.point.parts)
+        ):
+            best = mount
+    if best is None:
+        raise FileNotFoundError(errno.ENOENT, "no mount holds it", str(path))
+    return best
+
+
+def is_on_btrfs(path: Path) -> bool:
+    return mount_of(Path(os.path.realpath(path)), mounts()).type == "btrfs"
+
+
+def is_subvolume(path: Path) -> bool:
+    """Whether an existing directory is the root of a Btrfs subvolume."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_ino == _SUBVOLUME_INODE and is_on_btrfs(path)
+
+
+def free_bytes(path: Path) -> int:
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def sync_filesystem(path: Path) -> None:
+    """Everything written so far to the file system of `path` is on disk on return (syncfs(2)); raises OSError."""
+    with _opened(path) as descriptor:
+        if _LIBC.syncfs(descriptor) != 0:
+            _raise(path)
+
+
+def sync_path(path: Path) -> None:
+    """A file or directory itself is on disk on return."""
+    with _opened(path) as descriptor:
+        os.fsync(descriptor)
+
+
+def write_durably(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Replace `path` by `content` so that after a crash it is either the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_path(path.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step. False where the file system cannot (then nothing has changed)."""
+    return _renameat2(one, other, _RENAME_EXCHANGE)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename without ever replacing anything.
+
+    Raises:
+        FileExistsError: `target` is there.
+    """
+    if not _renameat2(source, target, _RENAME_NOREPLACE):
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        os.rename(source, target)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file or directory with all below it; nothing there is fine."""
+    if not os.path.lexists(path):
+        return
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(os.fsencode(path))
+    else:
+        os.unlink(path)
+
+
+def count_files(path: Path, *, enough: int) -> int:
+    """Regular files below `path`, counted no further than `enough`. What cannot be read counts as nothing."""
+    count = 0
+    todo = [os.fsencode(path)]
+    while todo and count < enough:
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        count += 1
+        except OSError:
+            continue
+    return count
+
+
+def _unescape(field: bytes) -> bytes:
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _renameat2(source: Path, target: Path, flags: int) -> bool:
+    done = _LIBC.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
+    if done == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+
+def _raise(path: Path) -> None:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number), str(path))

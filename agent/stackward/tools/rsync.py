@@ -1,0 +1,160 @@
+"""rsync(1): copies a directory with everything that a restore needs: owners, modes, times, xattrs, ACLs, hard links, holes.
+
+Exit code 24 (a file vanished while it was copied) is a warning; 23 (something was not copied) is a failure, since without it
+nobody would know that e.g. a `trusted.*` attribute was left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackward.core.errors import StackwardError
+from stackward.tools import process
+
+_ARCHIVE = ("--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--numeric-ids")
+_VANISHED = 24
+_OUT_OF_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
+_PROGRESS = re.compile(rb"^\s*([\d,]+)\s+\d+%.*?(?:\(xfr#(\d+))?", re.DOTALL)
+_STATISTICS = {
+    "files": re.compile(rb"Number of files: [\d,]+ \(.*?reg: ([\d,]+)"),
+    "changed": re.compile(rb"Number of regular files transferred: ([\d,]+)"),
+    "deleted": re.compile(rb"Number of deleted files: ([\d,]+)"),
+    "bytes": re.compile(rb"Total file size: ([\d,]+)"),
+    "bytes_changed": re.compile(rb"Total transferred file size: ([\d,]+)"),
+}
+_ITEM = re.compile(rb"(\S{11}|\*deleting  ) (.*)")
+_ESCAPED = re.compile(rb"\\#([0-7]{3})")
+
+
+class DiskFullError(StackwardError):
+    """The target has no room left; what was copied so far is unusable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What a copy looked at and moved, from rsync's own statistics."""
+
+    files: int
+    files_changed: int
+    files_deleted: int
+    bytes: int
+    bytes_changed: int
+    vanished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A line of an itemized dry run: rsync's flags ("*deleting", ">f.st......"), and the path relative to the target."""
+
+    flags: str
+    path: bytes
+
+    @property
+    def only_attributes(self) -> bool:
+        return self.flags.startswith(".") and not self.flags.startswith(".d")
+
+
+def copy(
+    source: Path,
+    target: Path,
+    *,
+    link_to: Path | None = None,
+    filters: Sequence[str] = (),
+    delete: bool = True,
+    extra: Sequence[str] = (),
+    on_progress: Callable[[int, int], None] | None = None,
+    time_limit_seconds: float | None = None,
+) -> Transfer:
+    """Make `target` (created where missing) equal to `source`, both directories.
+
+    With `link_to`, a file that is the same there becomes a hard link to it; `target` must be empty then, since rsync would
+    write changed attributes through existing links. `on_progress` gets bytes and files copied so far.
+
+    Raises:
+        DiskFullError, CommandError: the target is not equal to the source.
+    """
+    argv = [*_base(link_to, filters, delete=delete), *extra, "--stats", "--info=progress2"]
+    output = bytearray()
+
+    def take(chunk: bytes) -> None:
+        output.extend(chunk)
+        *done, rest = re.split(rb"[\r\n]", bytes(output[-65536:]))
+        if on_progress is not None:
+            for line in done[-1:]:
+                if (match := _PROGRESS.match(line)) and match[2]:
+                    on_progress(_number(match[1]), _number(match[2]))
+        del output[: max(0, len(output) - 65536 - len(rest))]
+
+    done = _run(argv, source, target, on_stdout=take, time_limit_seconds=time_limit_seconds)
+    found = {name: _statistic(pattern, output) for name, pattern in _STATISTICS.items()}
+    return Transfer(
+        files=found["files"],
+        files_changed=found["changed"],
+        files_deleted=found["deleted"],
+        bytes=found["bytes"],
+        bytes_changed=found["bytes_changed"],
+        vanished=done.returncode == _VANISHED,
+    )
+
+
+def differences(
+    source: Path,
+    target: Path,
+    *,
+    filters: Sequence[str] = (),
+    delete: bool = True,
+    extra: Sequence[str] = (),
+    time_limit_seconds: float | None = None,
+) -> tuple[Item, ...]:
+    """What `copy` would do, item by item, without doing it."""
+    argv = [*_base(None, filters, delete=delete), *extra, "--dry-run", "--out-format=%i %n"]
+    chunks: list[bytes] = []
+    _run(argv, source, target, on_stdout=chunks.append, time_limit_seconds=time_limit_seconds)
+    items = []
+    for line in b"".join(chunks).splitlines():
+        if match := _ITEM.fullmatch(line):
+            path = _ESCAPED.sub(lambda octal: bytes([int(octal[1], 8)]), match[2])
+            items.append(Item(match[1].decode("ascii").strip(), path.rstrip(b"/")))
+    return tuple(items)
+
+
+def _base(link_to: Path | None, filters: Sequence[str], *, delete: bool) -> list[process.Argument]:
+    argv: list[process.Argument] = ["rsync", *_ARCHIVE]
+    if delete:
+        argv += ["--delete", "--delete-excluded"]
+    if link_to is not None:
+        argv.append(b"--link-dest=" + os.fsencode(os.path.abspath(link_to)))
+    argv += [f"--filter={rule}" for rule in filters]
+    return argv
+
+
+def _run(
+    argv: list[process.Argument],
+    source: Path,
+    target: Path,
+    *,
+    on_stdout: Callable[[bytes], None],
+    time_limit_seconds: float | None,
+) -> process.Completed:
+    ends: list[process.Argument] = ["--", os.fsencode(source) + b"/", os.fsencode(target) + b"/"]
+    try:
+        return process.run(argv + ends, ok=(0, _VANISHED), on_stdout=on_stdout, time_limit_seconds=time_limit_seconds)
+    except process.CommandError as error:
+        if _OUT_OF_SPACE.search(error.stderr_tail):
+            raise DiskFullError(
+                f"no space left while copying to {target}", hint="free space there, or keep fewer backups"
+            ) from error
+        raise
+
+
+def _statistic(pattern: re.Pattern[bytes], output: bytearray) -> int:
+    match = pattern.search(output)
+    return _number(match[1]) if match else 0
+
+
+def _number(text: bytes) -> int:
+    return int(text.replace(b",", b""))
