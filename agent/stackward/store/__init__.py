@@ -1,0 +1,97 @@
+"""What the appliance remembers, in SQLite; all SQL is in this package.
+
+Promises that others build on: a hold stays until it is released or accepted; a stack that was opted in stays so until
+it is forgotten; names come back byte for byte.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from stackward.core.model import Outcome
+from stackward.store.database import blob, name_of, stamp
+from stackward.store.rows import Hold, RunRow, Verified
+from stackward.store.runs import INTERRUPTED, RunLog, new_run_id
+
+__all__ = ["INTERRUPTED", "Hold", "RunRow", "Store", "Verified", "new_run_id"]
+
+
+class Store(RunLog):
+    """The history of runs, and what is known of stacks and backups between runs."""
+
+    def remember_opted_in(self, stack: str, at: datetime) -> None:
+        with self._writing() as connection:
+            connection.execute("INSERT OR IGNORE INTO opted_in VALUES (?, ?)", (blob(stack), stamp(at)))
+
+    def forget_opted_in(self, stack: str) -> None:
+        with self._writing() as connection:
+            connection.execute("DELETE FROM opted_in WHERE stack = ?", (blob(stack),))
+
+    def was_opted_in(self, stack: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM opted_in WHERE stack = ?", (blob(stack),)))
+
+    def opted_in(self) -> frozenset[str]:
+        """Every stack that was opted in, also one whose directory is gone."""
+        return frozenset(name_of(row["stack"]) for row in self._rows("SELECT stack FROM opted_in"))
+
+    def hold(self, stack: str, tree: str, reason: str, at: datetime) -> None:
+        """Keep the stack's backups from being pruned. A hold that is there keeps its date; its reason is renewed."""
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO held VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET reason = excluded.reason",
+                (blob(stack), blob(tree), reason, stamp(at)),
+            )
+
+    def release(self, stack: str) -> None:
+        """Every hold of the stack goes."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM held WHERE stack = ?", (blob(stack),))
+
+    def holds(self) -> dict[str, Hold]:
+        """The held stacks, each with its oldest hold."""
+        rows = self._rows("SELECT * FROM held ORDER BY at DESC")
+        return {
+            name_of(row["stack"]): Hold(
+                name_of(row["stack"]), name_of(row["tree"]), row["reason"], datetime.fromisoformat(row["at"])
+            )
+            for row in rows
+        }
+
+    def accept(self, stack: str, at: datetime) -> None:
+        """A person said that the stack is meant to be as it is now: holds before `at` go."""
+        with self._writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO accepted VALUES (?, ?)", (blob(stack), stamp(at)))
+            connection.execute("DELETE FROM held WHERE stack = ? AND at <= ?", (blob(stack), stamp(at)))
+
+    def accepted_at(self, stack: str) -> datetime | None:
+        rows = self._rows("SELECT at FROM accepted WHERE stack = ?", (blob(stack),))
+        return datetime.fromisoformat(rows[0]["at"]) if rows else None
+
+    def record_verified(self, artifact: str, at: datetime, outcome: Outcome, damaged: int) -> None:
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO verified VALUES (?, ?, ?, ?)",
+                (blob(artifact), stamp(at), outcome.value, damaged),
+            )
+
+    def forget_verified(self, artifact: str) -> None:
+        """The backup is gone, or was made anew: what was said of it no longer holds."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM verified WHERE artifact = ?", (blob(artifact),))
+
+    def verified(self) -> dict[str, Verified]:
+        """By the artifact's name."""
+        return {
+            name_of(row["artifact"]): Verified(
+                datetime.fromisoformat(row["at"]), Outcome(row["outcome"]), row["damaged"]
+            )
+            for row in self._rows("SELECT * FROM verified")
+        }
+
+    def set_note(self, key: str, value: str) -> None:
+        with self._writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (key, value))
+
+    def note(self, key: str) -> str | None:
+        rows = self._rows("SELECT value FROM note WHERE key = ?", (key,))
+        return str(rows[0]["value"]) if rows else None

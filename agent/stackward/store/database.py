@@ -1,0 +1,166 @@
+"""The SQLite file: opened, made, moved aside when it is damaged.
+
+WAL, so that readers never wait for a run; every commit is synced, since holds keep backups from being pruned. Names go
+in as BLOBs of their bytes and times as UTC text of one width, which sorts as time does.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+from stackward.core.errors import StackwardError
+from stackward.core.model import display
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from stackward.tools.locks import Locks
+
+BUSY_SECONDS = 30.0
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE run (
+    id TEXT PRIMARY KEY, job TEXT NOT NULL, trigger TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT,
+    outcome TEXT, reasons TEXT NOT NULL DEFAULT '[]', counts TEXT NOT NULL DEFAULT '{}',
+    artifacts TEXT NOT NULL DEFAULT '[]', exit_code INTEGER NOT NULL DEFAULT 0, details TEXT NOT NULL DEFAULT '{}'
+);
+CREATE INDEX run_by_job ON run (job, started_at);
+CREATE TABLE run_stack (
+    run TEXT NOT NULL REFERENCES run (id) ON DELETE CASCADE, stack BLOB NOT NULL, outcome TEXT NOT NULL,
+    reasons TEXT NOT NULL, counts TEXT NOT NULL, standstill_seconds REAL, artifact BLOB NOT NULL,
+    PRIMARY KEY (run, stack)
+);
+CREATE INDEX run_stack_by_stack ON run_stack (stack, run);
+CREATE TABLE opted_in (stack BLOB PRIMARY KEY, at TEXT NOT NULL);
+CREATE TABLE held (
+    stack BLOB NOT NULL, tree BLOB NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (stack, tree)
+);
+CREATE TABLE accepted (stack BLOB PRIMARY KEY, at TEXT NOT NULL);
+CREATE TABLE verified (artifact BLOB PRIMARY KEY, at TEXT NOT NULL, outcome TEXT NOT NULL, damaged INTEGER NOT NULL);
+CREATE TABLE note (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class Database:
+    """One connection, usable from any thread, one statement at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, warning: str = "") -> None:
+        self._connection = connection
+        self._lock = threading.RLock()
+        self.warning = warning
+
+    @classmethod
+    def open(cls, path: Path, *, now: datetime, locks: Locks) -> Self:
+        """The database at `path`, made if it is not there.
+
+        A damaged one is moved aside (`.damaged-…`) and begun anew, and `warning` says so: a lost history is no reason
+        to stop backing up.
+
+        Raises:
+            StackwardError: it cannot be opened or made at all.
+        """
+        try:
+            return cls(_connect(path))
+        except sqlite3.OperationalError as error:
+            raise _error(path, error) from error
+        except sqlite3.DatabaseError:
+            pass
+        with locks.hold("store-repair", wait=True, what="mending the run history"):
+            try:
+                return cls(_connect(path))  # somebody else was faster
+            except sqlite3.DatabaseError as error:
+                aside = f"{path}.damaged-{now:%Y%m%d_%H%M%S}"
+                for suffix in ("", "-wal", "-shm"):
+                    if os.path.exists(f"{path}{suffix}"):
+                        os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+                warning = f"the run history was damaged ({error}); it begins anew, the old one is {display(aside)}"
+                return cls(_connect(path), warning)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; all of the body's statements take effect or none."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                except BaseException:
+                    self._connection.execute("ROLLBACK")
+                    raise
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise StackwardError(f"the run history cannot be written: {error}") from error
+
+    def _rows(self, statement: str, parameters: tuple[object, ...] = ()) -> list[sqlite3.Row]:
+        with self._lock:
+            try:
+                return self._connection.execute(statement, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise StackwardError(f"the run history cannot be read: {error}") from error
+
+
+def blob(name: str) -> bytes:
+    return os.fsencode(name)
+
+
+def name_of(value: bytes) -> str:
+    return os.fsdecode(value)
+
+
+def stamp(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        connection.row_factory = sqlite3.Row
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            _make(connection)
+        _require_sound(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _require_sound(connection: sqlite3.Connection) -> None:
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(verdict)
+
+
+def _make(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # not made by another process meanwhile
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _error(path: Path, error: sqlite3.Error) -> StackwardError:
+    return StackwardError(
+        f"the run history {display(path)} cannot be opened: {error}",
+        hint="is the state directory writable, and is its disk not full?",
+    )

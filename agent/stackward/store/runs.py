@@ -1,0 +1,156 @@
+"""The history of runs."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from stackward.core.model import JobResult, Outcome, StackResult
+from stackward.store.database import Database, blob, stamp
+from stackward.store.rows import RunRow, counts_json, details_json, run_row
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+INTERRUPTED = "interrupted"
+
+_STACK_COLUMNS = (
+    "run.id, job, trigger, started_at, ended_at, run_stack.outcome, run_stack.reasons, run_stack.counts,"
+    " run_stack.artifact, exit_code, stack, standstill_seconds"
+)
+_GOOD = "('ok', 'warn')"
+_NEWEST = "ORDER BY started_at DESC, run.rowid DESC LIMIT ?"
+_FORGET = f"""
+DELETE FROM run WHERE started_at < ?
+AND id NOT IN (SELECT id FROM (SELECT id, max(started_at) FROM run GROUP BY job))
+AND id NOT IN (
+    SELECT run FROM (
+        SELECT run, max(started_at) FROM run_stack JOIN run ON run.id = run
+        WHERE run_stack.outcome IN {_GOOD} GROUP BY stack, job
+    )
+)
+"""  # noqa: S608 - put together from constants of this module; values are parameters
+
+
+def new_run_id(at: datetime) -> str:
+    """A name for a run: fit for file names, sorts by time."""
+    return f"{at.astimezone(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+class RunLog(Database):
+    """Runs as they begin and end; a row per run, and one per stack in it."""
+
+    def begin_run(self, job: str, at: datetime, trigger: str, *, run_id: str = "") -> str:
+        """Note that a run begins; the returned id ends it."""
+        run_id = run_id or new_run_id(at)
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO run (id, job, trigger, started_at) VALUES (?, ?, ?, ?)", (run_id, job, trigger, stamp(at))
+            )
+        return run_id
+
+    def end_run(self, run_id: str, at: datetime, result: JobResult) -> None:
+        """Note how it ended. A second end replaces the first (an interrupted run that ended after all)."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE run SET ended_at = ?, outcome = ?, reasons = ?, counts = ?, artifacts = ?, exit_code = ?,"
+                " details = ? WHERE id = ?",
+                (
+                    stamp(at),
+                    result.outcome.value,
+                    json.dumps(result.reasons),
+                    counts_json(result.counts),
+                    json.dumps(result.artifacts),
+                    result.exit_code,
+                    details_json(result.details),
+                    run_id,
+                ),
+            )
+            connection.execute("DELETE FROM run_stack WHERE run = ?", (run_id,))
+            for part in result.stacks:
+                _insert_stack(connection, run_id, part)
+
+    def runs(self, job: str | None = None, stack: str | None = None, limit: int = 50) -> list[RunRow]:
+        """The newest runs first; with `stack`, that stack's parts of them. A negative limit is none."""
+        where, values = ["1"], list[object]()
+        if job is not None:
+            where.append("job = ?")
+            values.append(job)
+        if stack is None:
+            return self._whole(" AND ".join(where), *values, limit=limit)
+        return self._parts(" AND ".join([*where, "stack = ?"]), *values, blob(stack), limit=limit)
+
+    def run(self, run_id: str) -> RunRow | None:
+        rows = self._whole("run.id = ?", run_id)
+        return rows[0] if rows else None
+
+    def stacks_of(self, run_id: str) -> list[RunRow]:
+        """Each stack's part of a run."""
+        return self._parts("run.id = ?", run_id)
+
+    def last_run(self, job: str, stack: str | None = None) -> RunRow | None:
+        """The newest run, also one that goes on or failed."""
+        rows = self.runs(job, stack, 1)
+        return rows[0] if rows else None
+
+    def last_success(self, job: str, stack: str | None = None) -> RunRow | None:
+        """The newest run that ended ok or with a warning."""
+        if stack is None:
+            rows = self._whole(f"job = ? AND outcome IN {_GOOD}", job, limit=1)
+        else:
+            rows = self._parts(f"job = ? AND stack = ? AND run_stack.outcome IN {_GOOD}", job, blob(stack), limit=1)
+        return rows[0] if rows else None
+
+    def failures_since_success(self, job: str, stack: str | None = None) -> list[RunRow]:
+        """The failed runs after the last good one, newest first."""
+        success = self.last_success(job, stack)
+        rows = self.runs(job, stack, -1)
+        since = success.started_at if success else None
+        return [row for row in rows if row.outcome is Outcome.FAILED and (since is None or row.started_at > since)]
+
+    def last_stacks(self, job: str) -> dict[str, RunRow]:
+        """Per stack, its newest part of a run of `job`."""
+        rows = self._parts("job = ?", job)
+        newest: dict[str, RunRow] = {}
+        for row in rows:
+            newest.setdefault(row.stack, row)
+        return newest
+
+    def close_interrupted(self, at: datetime, is_free: Callable[[str], bool]) -> list[RunRow]:
+        """End, as failed, the runs that began, never ended, and whose lock (named by the run's id) nobody holds."""
+        dead = [row for row in self._whole("ended_at IS NULL") if is_free(row.id)]
+        for row in dead:
+            self.end_run(row.id, at, JobResult(Outcome.FAILED, (INTERRUPTED,)))
+        return dead
+
+    def forget_runs_before(self, at: datetime) -> None:
+        """Drop old history, but never a job's newest run, nor the newest good one of a stack."""
+        with self._writing() as connection:
+            connection.execute(_FORGET, (stamp(at),))
+
+    def _whole(self, where: str, *values: object, limit: int = -1) -> list[RunRow]:
+        statement = f"SELECT * FROM run WHERE {where} {_NEWEST}"  # noqa: S608 - `where` is a constant of the caller
+        return [run_row(row) for row in self._rows(statement, (*values, limit))]
+
+    def _parts(self, where: str, *values: object, limit: int = -1) -> list[RunRow]:
+        source = "run_stack JOIN run ON run.id = run"
+        statement = f"SELECT {_STACK_COLUMNS} FROM {source} WHERE {where} {_NEWEST}"  # noqa: S608 - as above
+        return [run_row(row) for row in self._rows(statement, (*values, limit))]
+
+
+def _insert_stack(connection: sqlite3.Connection, run_id: str, part: StackResult) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO run_stack VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            run_id,
+            blob(part.stack),
+            part.outcome.value,
+            json.dumps(part.reasons),
+            counts_json(part.counts),
+            part.standstill_seconds,
+            blob(part.artifact),
+        ),
+    )
