@@ -205,10 +205,7 @@ def load(environment: Mapping[str, str], file: Path | None) -> Settings:
         try:
             fields[variable.field] = variable.parse(text)
         except ValueError as error:
-            shown = (
-                "" if variable.secret or variable.name == "STACKWARD_AGE_RECIPIENTS" else f" (not {display(text)!r})"
-            )
-            errors.append(f"{name} {error}{shown}")
+            errors.append(f"{name} {error}" + ("" if variable.secret else f", not '{display(text)}'"))
     settings = Settings(**fields)
     errors += _contradictions(settings)
     if errors:
