@@ -175,8 +175,7 @@ def _agree(stack: str, said: list[tuple[_Statement, Label, Any]], problems: list
         if safer is not None:
             decided[key] = safer(distinct)
         said_by = ", ".join(
-            f"{display(statement.service) or EXTENSION} says '{display(_shortened(statement.text or ''))}'"
-            for statement, _ in stated
+            f"{display(statement.service) or EXTENSION} says {_quoted(statement.text)}" for statement, _ in stated
         )
         hint = "say it once; until then the " + ("safer value" if safer else "default") + " holds"
         problems.append(Problem(stack, f"{key} is said in several ways: {said_by}", hint, key=key))
