@@ -17,19 +17,36 @@ from stackward.config import Settings
 from stackward.core.artifacts import ID_FILE, INCOMING_PREFIX
 from stackward.core.errors import RefusedError
 from stackward.core.model import display
-from stackward.steps.removal import remove
+from stackward.steps.day import delete_directory
 from stackward.tools import filesystem
 
 REMEMBERED = "backup-root-id"
 
 
 def claim(settings: Settings, now: datetime) -> str:
-    """BACKUP_ROOT's ID, after every check that must hold before something is written to it.
+    """BACKUP_ROOT's ID, after every check that must hold before a backup is written to it.
+
+    Raises:
+        RefusedError: as `recognise`, or too little of it is free.
+    """
+    identity = recognise(settings, now)
+    free = filesystem.free_bytes(settings.backup_root)
+    if free < settings.minimum_free_bytes:
+        raise RefusedError(
+            f"BACKUP_ROOT {display(settings.backup_root)} has {free >> 20} MiB free,"
+            f" {settings.minimum_free_bytes >> 20} MiB are the least",
+            hint="make room (stackward prune), or lower STACKWARD_MINIMUM_FREE",
+        )
+    return identity
+
+
+def recognise(settings: Settings, now: datetime) -> str:
+    """BACKUP_ROOT's ID, after the checks that must hold before anything in it is changed or removed.
 
     A root with an ID on an appliance that remembers none (a new host with the old disk) is taken over as it is.
 
     Raises:
-        RefusedError: it is missing, not a directory, read-only, short of space, or not the disk that it was.
+        RefusedError: it is missing, not a directory, read-only, or not the disk that it was.
     """
     root = settings.backup_root
     require(settings)
@@ -46,7 +63,6 @@ def claim(settings: Settings, now: datetime) -> str:
     if not remembered:
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         filesystem.write_durably(settings.state_dir / REMEMBERED, f"{identity}\n".encode())
-    _require_space(settings)
     return identity
 
 
@@ -76,7 +92,7 @@ def clean_incoming(settings: Settings, prefix: str = INCOMING_PREFIX) -> list[st
     root = settings.backup_root
     leftovers = sorted(name for name in os.listdir(root) if name.startswith(prefix))
     for name in leftovers:
-        remove(root / name)
+        delete_directory(root / name)
     if leftovers:
         filesystem.sync_path(root)
     return leftovers
@@ -121,13 +137,3 @@ def _other_disk(settings: Settings, found: str) -> RefusedError:
         hint="is the disk mounted? If this is a new disk on purpose, "
         f"remove {display(settings.state_dir / REMEMBERED)} and run again",
     )
-
-
-def _require_space(settings: Settings) -> None:
-    free = filesystem.free_bytes(settings.backup_root)
-    if free < settings.minimum_free_bytes:
-        raise RefusedError(
-            f"BACKUP_ROOT {display(settings.backup_root)} has {free >> 20} MiB free,"
-            f" {settings.minimum_free_bytes >> 20} MiB are the least",
-            hint="make room (stackward prune), or lower STACKWARD_MINIMUM_FREE",
-        )

@@ -1,0 +1,315 @@
+"""Re-reads one backup and compares it with its checksums, and names every file that is not as it was.
+
+Memory does not grow with the backup: a manifest is sorted by path bytes, a directory is walked in the same order, and
+the two are merged as streams. What is read was dropped from the page cache first, so that the disk is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from stackward.core.artifacts import MANIFEST, ArtifactKind
+from stackward.core.model import Outcome, display
+from stackward.core.progress import Progress
+from stackward.steps.catalog import Artifact
+from stackward.tools import manifest, process
+
+NAMED = 10_000  # findings beyond this many are counted, not named
+_THREADS = 2
+_CHUNK = 1 << 20
+_BATCH_FILES = 128
+_BATCH_BYTES = 64 << 20
+_BATCHES_AHEAD = 4
+
+
+class Fault(StrEnum):
+    DAMAGED = "damaged"  # its content is not what the checksum says, or cannot be read
+    MISSING = "missing"  # a line names it, and it is not there
+    SURPLUS = "surplus"  # it is there, and no line names it
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`path` is relative to the backup (its name for the backup itself); `why` says more where more is known."""
+
+    fault: Fault
+    path: str
+    why: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was read of one artifact, and what was found. `warnings` are gaps in the proof, not damage."""
+
+    artifact: str
+    files: int = 0
+    byte_count: int = 0
+    faults: Counter[Fault] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    stacks: set[str] = field(default_factory=set)  # those with findings
+
+    @property
+    def damaged(self) -> int:
+        return self.faults.total()
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.damaged:
+            return Outcome.FAILED
+        return Outcome.WARN if self.warnings else Outcome.OK
+
+    @property
+    def summary(self) -> str:
+        """`2 damaged, 1 missing`, or the warnings, or `good`."""
+        counted = ", ".join(f"{self.faults[fault]} {fault}" for fault in Fault if self.faults[fault])
+        return counted or "; ".join(self.warnings) or "good"
+
+    def add(self, fault: Fault, path: bytes | str, why: str = "") -> None:
+        self.faults[fault] += 1
+        if len(self.findings) < NAMED:
+            self.findings.append(Finding(fault, os.fsdecode(path), why))
+
+
+def check(artifact: Artifact, progress: Progress, stacks: Sequence[str] | None = None) -> Report:
+    """Read all of a backup, or only what belongs to `stacks` of a data backup."""
+    if artifact.kind is ArtifactKind.DATA:
+        return _check_data(artifact, progress, stacks)
+    return _check_file(artifact, progress)
+
+
+def _check_file(artifact: Artifact, progress: Progress) -> Report:
+    report = Report(artifact.name.name, files=1, byte_count=artifact.size_bytes or 0)
+    progress.step(f"verifying {report.artifact}", total_bytes=artifact.size_bytes)
+    expected = ""
+    try:
+        expected = artifact.checksum_path.read_text(encoding="ascii", errors="replace").lstrip("\\")[:64].lower()
+    except FileNotFoundError:
+        report.warnings.append(f"no {artifact.checksum_path.name}: its content cannot be compared")
+    try:
+        with _stoppable() as stop:
+            found = _digest(os.fsencode(artifact.path), stop, progress)
+    except OSError as error:
+        report.add(Fault.DAMAGED, report.artifact, f"cannot be read: {error.strerror}")
+        return report
+    if expected and found != expected:
+        report.add(Fault.DAMAGED, report.artifact, f"its SHA-256 is {found}, not {display(expected)}")
+    if artifact.kind is ArtifactKind.CONFIG:
+        _list_archive(artifact, report)
+    return report
+
+
+def _list_archive(artifact: Artifact, report: Report) -> None:
+    """List it all: tar reads to the end, and gzip compares its own CRC there."""
+    try:
+        process.run(["tar", "--list", "--gzip", "--file", artifact.path], on_stdout=lambda _: None)
+    except process.CommandError as error:
+        report.add(Fault.DAMAGED, report.artifact, f"cannot be read to its end: {error.stderr_tail.strip()}")
+
+
+def _check_data(artifact: Artifact, progress: Progress, stacks: Sequence[str] | None) -> Report:
+    report = Report(artifact.name.name)
+    progress.step(f"verifying {report.artifact}", total_bytes=artifact.size_bytes)
+    if artifact.problem:
+        report.warnings.append(artifact.problem)
+    if not os.path.lexists(artifact.checksum_path):
+        report.warnings.append("no checksums: it cannot be verified")
+        return report
+    prefixes = None
+    if stacks is not None:
+        prefixes = [os.fsencode(prefix) for stack in stacks for prefix in artifact.prefixes(stack)]
+    _look_for_trees(artifact, report, stacks)
+    owners = _owners(artifact)
+    lines = _lines(artifact, report)
+    if prefixes is not None:
+        starts = tuple(prefix + b"/" for prefix in prefixes)
+        lines = (line for line in lines if line[1].startswith(starts))
+    with _Hashing(artifact.path, report, progress, owners) as hashing:
+        for path, digest, entry in _merge(lines, _walk(os.fsencode(artifact.path), prefixes)):
+            if entry is None:
+                hashing.fault(Fault.MISSING, path)
+            elif digest is None:
+                hashing.fault(Fault.SURPLUS, path)
+            else:
+                hashing.submit(path, digest, entry)
+    return report
+
+
+def _look_for_trees(artifact: Artifact, report: Report, stacks: Sequence[str] | None) -> None:
+    """A tree without a single file has no line that would miss it."""
+    for entry in artifact.index.stacks.values() if artifact.index else ():
+        for tree in entry.trees if stacks is None or entry.stack in stacks else ():
+            if not os.path.isdir(artifact.path / tree.path):
+                report.add(Fault.MISSING, tree.path, "the whole tree")
+                report.stacks.add(entry.stack)
+
+
+def _lines(artifact: Artifact, report: Report) -> Iterator[manifest.Line]:
+    """The manifest's lines in the order of their paths. Lines that are none are damage, and the others still count.
+
+    Only a foreign manifest (the seed's) can be out of order; it is sorted in memory.
+    """
+    previous = b""
+    in_order = True
+    for _, path in _parsed(artifact, report):
+        in_order = in_order and previous <= path
+        previous = path
+    lines = _parsed(artifact, Report(""))
+    return lines if in_order else iter(sorted(lines, key=lambda line: line[1]))
+
+
+def _parsed(artifact: Artifact, report: Report) -> Iterator[manifest.Line]:
+    inside = os.fsencode(artifact.path) + b"/"
+    with open(artifact.checksum_path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                digest, path = manifest.parse_line(line)
+            except ValueError as error:
+                report.add(Fault.DAMAGED, MANIFEST, f"line {number}: {error}")
+                continue
+            yield digest, path.removeprefix(inside)
+
+
+def _walk(root: bytes, prefixes: Sequence[bytes] | None) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+    """Regular files below `root` (less the manifest itself) with their paths relative to it, sorted by path bytes."""
+    starts = [b""] if prefixes is None else [p + b"/" for p in sorted(prefixes, key=lambda p: p + b"/")]
+    own = os.fsencode(MANIFEST)
+    for start in starts:
+        todo = [iter(_sorted_entries(root + b"/" + start))]
+        parents = [start]
+        while todo:
+            entry = next(todo[-1], None)
+            if entry is None:
+                todo.pop()
+                parents.pop()
+                continue
+            path = parents[-1] + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(iter(_sorted_entries(entry.path)))
+                parents.append(path + b"/")
+            elif entry.is_file(follow_symlinks=False) and path != own:
+                yield path, entry
+
+
+def _sorted_entries(directory: bytes) -> list[os.DirEntry[bytes]]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda e: e.name + b"/" if e.is_dir(follow_symlinks=False) else e.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _merge(
+    lines: Iterator[manifest.Line], files: Iterator[tuple[bytes, os.DirEntry[bytes]]]
+) -> Iterator[tuple[bytes, str | None, os.DirEntry[bytes] | None]]:
+    """Path, digest (None: no line names it) and file (None: it is not there), for every path that either side has."""
+    line, file = next(lines, None), next(files, None)
+    while line is not None or file is not None:
+        if file is None or (line is not None and line[1] < file[0]):
+            assert line is not None
+            yield line[1], line[0], None
+            line = next(lines, None)
+        elif line is None or file[0] < line[1]:
+            yield file[0], None, file[1]
+            file = next(files, None)
+        else:
+            yield file[0], line[0], file[1]
+            line, file = next(lines, None), next(files, None)
+
+
+def _owners(artifact: Artifact) -> dict[bytes, str]:
+    return {os.fsencode(prefix) + b"/": stack for stack in artifact.stacks for prefix in artifact.prefixes(stack)}
+
+
+class _Hashing:
+    """Reads files in a few threads, a bounded number of them ahead, and adds what differs to the report."""
+
+    def __init__(self, root: Path, report: Report, progress: Progress, owners: dict[bytes, str]) -> None:
+        self._root = os.fsencode(root) + b"/"
+        self._report = report
+        self._progress = progress
+        self._owners = owners
+        self._batch: list[tuple[bytes, str]] = []
+        self._batch_bytes = 0
+        self._running: deque[Future[list[Finding]]] = deque()
+        self._pool = ThreadPoolExecutor(_THREADS)
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                self._collect(0)
+        finally:
+            self._stop.set()  # whoever unwinds does not wait for a large file
+            self._pool.shutdown(cancel_futures=True)
+
+    def submit(self, path: bytes, digest: str, entry: os.DirEntry[bytes]) -> None:
+        size = entry.stat(follow_symlinks=False).st_size
+        self._report.files += 1
+        self._report.byte_count += size
+        self._batch.append((path, digest))
+        self._batch_bytes += size
+        if len(self._batch) >= _BATCH_FILES or self._batch_bytes >= _BATCH_BYTES:
+            self._flush()
+
+    def fault(self, fault: Fault, path: bytes, why: str = "") -> None:
+        self._report.add(fault, path, why)
+        self._report.stacks.update(stack for start, stack in self._owners.items() if path.startswith(start))
+
+    def _flush(self) -> None:
+        if self._batch:
+            self._running.append(self._pool.submit(self._compare, self._batch))
+            self._progress.advance(files=len(self._batch), byte_count=self._batch_bytes)
+        self._batch, self._batch_bytes = [], 0
+        self._collect(_BATCHES_AHEAD)
+
+    def _collect(self, ahead: int) -> None:
+        while len(self._running) > ahead:
+            for finding in self._running.popleft().result():
+                self.fault(finding.fault, os.fsencode(finding.path), finding.why)
+
+    def _compare(self, batch: list[tuple[bytes, str]]) -> list[Finding]:
+        found = []
+        for path, expected in batch:
+            try:
+                if _digest(self._root + path, self._stop) != expected:
+                    found.append(Finding(Fault.DAMAGED, os.fsdecode(path)))
+            except OSError as error:
+                found.append(Finding(Fault.DAMAGED, os.fsdecode(path), f"cannot be read: {error.strerror}"))
+        return found
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    stop = threading.Event()
+    try:
+        yield stop
+    finally:
+        stop.set()
+
+
+def _digest(path: bytes, stop: threading.Event, progress: Progress | None = None) -> str:
+    """The SHA-256 of what is on the disk; gives up early (with a wrong digest) once `stop` is set."""
+    found = hashlib.sha256()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        while not stop.is_set() and (chunk := file.read(_CHUNK)):
+            found.update(chunk)
+            if progress is not None:
+                progress.advance(byte_count=len(chunk))
+    return found.hexdigest()

@@ -1,0 +1,248 @@
+import os
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackward.config import Settings
+from stackward.core.artifacts import ArtifactKind, ArtifactName
+from stackward.core.errors import ExitCode, StackwardError
+from stackward.core.model import Outcome
+from stackward.core.progress import Silent
+from stackward.jobs import verify
+from stackward.steps.catalog import Artifact
+from stackward.steps.verification import Fault, check
+from stackward.store import Store
+from stackward.tools.locks import Locks
+from unit.backups import (
+    config_backup,
+    data_backup,
+    seal,
+    stack_entry,
+    tree,
+    write_checksum,
+    write_files,
+    write_manifest,
+)
+
+NOW = datetime(2026, 11, 3, 2, 30, tzinfo=UTC)
+MADE = NOW - timedelta(minutes=20)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    (tmp_path / "backups").mkdir()
+    return Settings(backup_root=tmp_path / "backups", state_dir=tmp_path / "state")
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "store.sqlite", now=NOW, locks=Locks(tmp_path / "locks")) as opened:
+        yield opened
+
+
+def run(settings, store, *names, now=NOW, everything=True):
+    return verify.run(settings=settings, store=store, names=names, everything=everything, now=now, progress=Silent())
+
+
+def faults(result):
+    return {(f["fault"], f["path"]) for a in result.details["artifacts"] for f in a["findings"]}
+
+
+ODD = {
+    b"plain": b"x",
+    b"new\nline": b"1",
+    b"back\\slash": b"2",
+    b"-leading": b"3",
+    b"caf\xe9": b"4",
+    b"a.txt": b"5",
+    b"a/b": b"6",
+    b"a-b/c": b"7",
+    b"empty": b"",
+}
+
+
+def test_good_backups_of_every_kind_are_good_and_recorded_so(settings, store):
+    data_backup(settings.backup_root, "data-2026-11-03", MADE, {"shop": ODD, "My.App": {"f": b"x"}})
+    config_backup(settings.backup_root, "configs-20261103_020000.tar.gz", {"shop/compose.yaml": b"x"})
+    capsule = settings.backup_root / "secrets-20261103_020000.tar.gz.age"
+    capsule.write_bytes(b"age-encryption.org/v1")
+    write_checksum(capsule)
+
+    result = run(settings, store)
+
+    assert (result.outcome, result.exit_code, result.reasons) == (Outcome.OK, 0, ())
+    assert {s.stack: s.outcome for s in result.stacks} == {"shop": Outcome.OK, "My.App": Outcome.OK}
+    assert {name: v.outcome for name, v in store.verified().items()} == dict.fromkeys(result.artifacts, Outcome.OK)
+    assert len(result.artifacts) == 3
+
+
+def test_each_damaged_missing_and_surplus_file_is_named_and_its_stack_fails(settings, store):
+    path = data_backup(settings.backup_root, "data-2026-11-03", MADE, {"shop": ODD, "wiki": {"f": b"x"}})
+    shop = os.fsencode(path) + b"/shop/"
+    with open(shop + b"new\nline", "wb") as file:
+        file.write(b"9")
+    os.unlink(shop + b"caf\xe9")
+    os.unlink(shop + b"a/b")
+    os.symlink(b"plain", shop + b"a/b")
+    write_files(path / "shop", {b"a/zz": b""})
+
+    result = run(settings, store)
+
+    assert faults(result) == {
+        ("damaged", "shop/new\\nline"),
+        ("missing", "shop/caf\\xe9"),
+        ("missing", "shop/a/b"),
+        ("surplus", "shop/a/zz"),
+    }
+    assert (result.outcome, result.exit_code) == (Outcome.FAILED, ExitCode.DAMAGED)
+    assert result.reasons == ("data-2026-11-03: 1 damaged, 2 missing, 1 surplus",)
+    assert {s.stack: s.outcome for s in result.stacks} == {"shop": Outcome.FAILED, "wiki": Outcome.OK}
+    assert store.verified()["data-2026-11-03"].damaged == 4
+
+
+def test_a_tree_without_files_is_missed_too(settings, store):
+    path = settings.backup_root / "data-2026-11-03"
+    (path / "shop").mkdir(parents=True)
+    seal(path, MADE, stack_entry("shop", MADE, tree("shop")))
+    assert run(settings, store).outcome is Outcome.OK
+
+    (path / "shop").rmdir()
+
+    assert faults(run(settings, store)) == {("missing", "shop")}
+
+
+def test_a_manifest_with_a_line_that_is_none_is_damage_and_the_rest_is_still_compared(settings, store):
+    path = data_backup(settings.backup_root, "data-2026-11-03", MADE, {"shop": {"a": b"1", "b": b"2"}})
+    lines = (path / "MANIFEST.sha256").read_bytes().splitlines(keepends=True)
+    (path / "MANIFEST.sha256").write_bytes(b"rubbish\n" + b"".join(lines[1:]))
+    (path / "shop" / "b").write_bytes(b"9")
+
+    assert faults(run(settings, store)) == {
+        ("damaged", "MANIFEST.sha256"),
+        ("surplus", "shop/a"),
+        ("damaged", "shop/b"),
+    }
+
+
+@pytest.mark.parametrize("prefix", [b"", b"./", "absolute"])
+def test_the_seeds_manifest_may_be_in_any_order_and_name_paths_in_its_own_way(settings, store, prefix):
+    path = settings.backup_root / "data-2026-11-03"
+    write_files(path / "shop", ODD)
+    write_manifest(path, os.fsencode(path) + b"/" if prefix == "absolute" else prefix)
+    lines = (path / "MANIFEST.sha256").read_bytes().splitlines(keepends=True)
+    random.Random(1).shuffle(lines)
+    (path / "MANIFEST.sha256").write_bytes(b"".join(lines))
+    assert run(settings, store).outcome is Outcome.OK
+
+    (path / "shop" / "plain").unlink()
+
+    assert faults(run(settings, store)) == {("missing", "shop/plain")}
+
+
+def test_backups_without_checksums_are_a_warning_not_a_success(settings, store):
+    write_files(settings.backup_root / "data-2026-11-03" / "shop", {"f": b"x"})
+    config_backup(settings.backup_root, "configs-20261103_020000.tar.gz", {"a": b"x"}, checksum=False)
+
+    result = run(settings, store)
+
+    assert (result.outcome, result.exit_code) == (Outcome.WARN, ExitCode.OK)
+    assert any("cannot be verified" in reason for reason in result.reasons)
+    assert [s.outcome for s in result.stacks] == [Outcome.WARN]
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_one_flipped_bit_of_a_tarball_is_found_by_its_checksum(settings, store):
+    path = config_backup(
+        settings.backup_root, "configs-20261103_020000.tar.gz", {"a": random.Random(1).randbytes(5000)}
+    )
+    flip(path, 2500)
+
+    result = run(settings, store)
+
+    assert result.exit_code == ExitCode.DAMAGED
+    assert faults(result) == {("damaged", path.name)}
+
+
+@pytest.mark.parametrize("damage", [lambda p: flip(p, -6), lambda p: os.truncate(p, p.stat().st_size - 100)])
+def test_a_tarball_whose_checksum_was_taken_too_late_is_still_read_to_its_end(settings, store, damage):
+    path = config_backup(
+        settings.backup_root, "configs-20261103_020000.tar.gz", {"a": random.Random(1).randbytes(5000)}
+    )
+    damage(path)
+    write_checksum(path)
+
+    result = run(settings, store)
+
+    assert "cannot be read to its end" in result.details["artifacts"][0]["findings"][0]["why"]
+
+
+def test_only_what_is_new_or_known_to_be_damaged_is_read_unless_everything_is_asked_for(settings, store):
+    good = data_backup(settings.backup_root, "data-2026-11-02", MADE - timedelta(days=1), {"shop": {"f": b"x"}})
+    bad = data_backup(settings.backup_root, "data-2026-11-03", MADE, {"shop": {"f": b"x"}})
+    (bad / "shop" / "f").write_bytes(b"9")
+    run(settings, store)
+
+    assert run(settings, store, everything=False).artifacts == (bad.name,)
+    assert run(settings, store, everything=True).artifacts == (bad.name, good.name)
+    assert run(settings, store, "2026-11-02", everything=False).artifacts == (good.name,)
+
+
+def test_a_day_that_was_made_again_under_its_name_is_new(settings, store):
+    path = data_backup(settings.backup_root, "data-2026-11-03", MADE, {"shop": {"f": b"x"}})
+    run(settings, store)
+    later = NOW + timedelta(hours=1)
+    seal(path, later, stack_entry("shop", later, tree("shop")))
+
+    assert run(settings, store, now=later, everything=False).artifacts == (path.name,)
+    assert run(settings, store, now=later, everything=False).artifacts == ()
+
+
+def test_a_name_that_is_no_backup_is_an_error_and_nothing_is_read(settings, store):
+    with pytest.raises(StackwardError, match="no backup called"):
+        run(settings, store, "2026-11-09")
+
+
+@given(
+    st.dictionaries(
+        st.lists(
+            st.binary(min_size=1, max_size=3).filter(lambda b: b not in (b".", b"..") and not set(b) & {0, 47}),
+            min_size=1,
+            max_size=3,
+        ).map(b"/".join),
+        st.binary(max_size=3),
+        max_size=8,
+    ),
+    st.data(),
+)
+def test_whatever_is_changed_is_found_and_nothing_else(tmp_path_factory, files, data):
+    files = {p: c for p, c in files.items() if not any(o.startswith(p + b"/") for o in files)}
+    root = tmp_path_factory.mktemp("day")
+    write_files(root, {b"shop/" + path: content for path, content in files.items()})
+    write_manifest(root)
+    expected = set()
+    for path in files:
+        full = os.fsencode(root) + b"/shop/" + path
+        act = data.draw(st.sampled_from(["keep", "change", "remove", "add"]))
+        if act == "change":
+            with open(full, "ab") as file:
+                file.write(b"!")
+            expected.add((Fault.DAMAGED, b"shop/" + path))
+        elif act == "remove":
+            os.unlink(full)
+            expected.add((Fault.MISSING, b"shop/" + path))
+        elif act == "add":
+            with open(full + b"\xff\n+", "wb") as file:
+                file.write(b"")
+            expected.add((Fault.SURPLUS, b"shop/" + path + b"\xff\n+"))
+
+    artifact = Artifact(ArtifactName(NOW, ArtifactKind.DATA, root.name), root, NOW, stacks=("shop",))
+
+    assert {(f.fault, os.fsencode(f.path)) for f in check(artifact, Silent()).findings} == expected
