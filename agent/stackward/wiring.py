@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from stackward import stacks
+from stackward.runner import Runner
 from stackward.steps.undo import Undo
 from stackward.store import Store
 from stackward.tools.clock import utc_now
@@ -50,7 +51,19 @@ class Appliance:
 
     @cached_property
     def undo(self) -> Undo:
-        return Undo(self.settings.state_dir / "undo", self.locks)
+        return Undo(self.settings.state_dir / "undo", self.docker, self.settings.crash_point)
+
+    @cached_property
+    def runner(self) -> Runner:
+        return Runner(self.store, self.locks, self.now)
+
+    def recover(self) -> list[str]:
+        """Put right what killed runs left: containers start again, their runs are recorded as failed. In words.
+
+        To be done before anything is run, and safe to do while others run.
+        """
+        warning, self.store.warning = self.store.warning, ""
+        return [*([warning] if warning else []), *self.undo.take_back_open(), *self.runner.close_interrupted()]
 
     def now(self) -> datetime:
         """Now, in the zone of schedules and of the stamps in names."""

@@ -1,0 +1,292 @@
+"""backup-data: copies every opted-in stack's trees into the day's backup, and publishes it.
+
+The stack is the unit: one that fails leaves the others alone, and keeps in the day what a run earlier that day made of it. What
+is listed is never written into; a run that is killed leaves an unlisted directory, which the next one removes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from heapq import merge
+from pathlib import Path
+
+from stackward import __version__
+from stackward.config import Settings
+from stackward.core import artifacts
+from stackward.core.errors import Interrupted, SettingsError, StackwardError
+from stackward.core.index import Index, StackEntry
+from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
+from stackward.core.progress import Progress
+from stackward.steps import backup_root, catalog, quiesce, sources
+from stackward.steps import day as days
+from stackward.steps.stack_backup import Base, LostTreeError, Means, Part, back_up
+from stackward.steps.undo import Undo
+from stackward.store import Store
+from stackward.tools import filesystem, manifest
+from stackward.tools.docker import Docker
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do. `carried` are the stacks that today's backup has and this run does not make."""
+
+    name: str
+    make: tuple[Stack, ...]
+    skip: tuple[StackResult, ...]
+    day_base: Path | None
+    bases: dict[str, Base]
+    today: Index | None
+    carried: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Run:
+    """What has been made so far."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    results: list[StackResult] = field(default_factory=list)
+
+
+def run(
+    *,
+    settings: Settings,
+    store: Store,
+    docker: Docker | None,
+    undo: Undo,
+    stacks: Sequence[Stack],
+    only: Sequence[str] = (),
+    now: datetime,
+    clock: Callable[[], datetime],
+    run_id: str,
+    progress: Progress,
+    dry_run: bool = False,
+) -> JobResult:
+    """Back up the opted-in stacks, or those that `only` names (opted in or not).
+
+    Raises:
+        SettingsError: `only` names a stack that does not exist.
+        RefusedError: BACKUP_ROOT is not the disk it was, or has no room.
+    """
+    if dry_run:
+        backup_root.require(settings)
+        return _described(make_plan(settings, store, stacks, only, now), settings)
+    backup_root.claim(settings, now)
+    backup_root.clean_incoming(settings)
+    plan = make_plan(settings, store, stacks, only, now)
+    for stack in plan.make:
+        if stack.opted_in:
+            store.remember_opted_in(stack.name, now)
+    done = _Run(results=list(plan.skip))
+    if plan.make:
+        _act(settings, store, docker, undo, plan, done, now, clock, run_id, progress)
+    return _result(plan, done)
+
+
+def make_plan(settings: Settings, store: Store, stacks: Sequence[Stack], only: Sequence[str], now: datetime) -> Plan:
+    name = artifacts.data_name(now)
+    damaged = {artifact for artifact, seen in store.verified().items() if seen.damaged}
+    listed = [
+        artifact
+        for artifact in catalog.catalog(settings)
+        if artifact.kind is artifacts.ArtifactKind.DATA and artifact.index is not None
+    ]
+    usable = [artifact for artifact in listed if artifact.name.name not in damaged]
+    make, skip = _chosen(stacks, only)
+    bases = {}
+    for stack in make:
+        for artifact in usable:
+            if artifact.index and (entry := artifact.index.stacks.get(stack.name)):
+                bases[stack.name] = Base(artifact.path, entry)
+                break
+    today = next((artifact.index for artifact in listed if artifact.name.name == name), None)
+    return Plan(
+        name=name,
+        make=make,
+        skip=skip,
+        day_base=next((artifact.path for artifact in usable if filesystem.is_subvolume(artifact.path)), None),
+        bases=bases,
+        today=today,
+        carried=tuple(sorted(set(today.stacks if today else ()) - {stack.name for stack in make})),
+    )
+
+
+def _chosen(stacks: Sequence[Stack], only: Sequence[str]) -> tuple[tuple[Stack, ...], tuple[StackResult, ...]]:
+    by_name = {stack.name: stack for stack in stacks}
+    for name in only:
+        if name not in by_name:
+            close = difflib.get_close_matches(name, by_name, 1)
+            hint = f"did you mean {display(close[0])}?" if close else "`stackward stacks` shows those there are"
+            raise SettingsError(f"there is no stack {display(name)}", hint=hint)
+    wanted = [stack for stack in stacks if (stack.name in only if only else stack.opted_in)]
+    make, skip = [], []
+    for stack in wanted:
+        if stack.name in artifacts.RESERVED_STACK_NAMES:
+            reason = "backups use this name themselves; rename the stack's directory"
+            skip.append(StackResult(stack.name, Outcome.FAILED, (reason,)))
+        elif stack.covered_trees or any(service.policy.dumps for service in stack.services):
+            make.append(stack)
+        else:
+            reason = "it has no data outside its configuration, which the config backup holds"
+            skip.append(StackResult(stack.name, Outcome.SKIPPED, (reason,)))
+    return tuple(make), tuple(skip)
+
+
+def _act(
+    settings: Settings,
+    store: Store,
+    docker: Docker | None,
+    undo: Undo,
+    plan: Plan,
+    done: _Run,
+    now: datetime,
+    clock: Callable[[], datetime],
+    run_id: str,
+    progress: Progress,
+) -> None:
+    day = days.begin(settings.backup_root, plan.name, run_id, plan.day_base)
+    try:
+        with ExitStack() as held:
+            table = filesystem.mounts()
+            home = None
+            if any(sources.plan(stack.covered_trees, settings.volume, table).subvolumes for stack in plan.make):
+                home = held.enter_context(sources.snapshots_home(settings.volume))
+            means = Means(settings, docker, undo, table, home, run_id, clock, progress)
+            means.reach("data-incoming")
+            _discard_strangers(day, plan)
+            for stack in plan.make:
+                _back_up_one(means, store, plan, stack, day, done)
+            if done.parts:
+                _publish(means, plan, day, done, now)
+            else:
+                day.abandon()
+    except (StackwardError, OSError):
+        day.abandon()
+        raise
+
+
+def _discard_strangers(day: days.Day, plan: Plan) -> None:
+    """A day that began as a snapshot holds what the last one held: only what this one will list may stay."""
+    if not day.subvolume or plan.day_base is None:
+        return
+    index = days.read_index(plan.day_base)
+    for name, entry in (index.stacks if index else {}).items():
+        if name in {stack.name for stack in plan.make}:
+            current = {str(tree.artifact_path) for s in plan.make if s.name == name for tree in s.covered_trees}
+            for prefix in set(entry.prefixes) - current:
+                day.discard(prefix)
+        elif name not in plan.carried or plan.day_base.name != plan.name:
+            days.discard_stack(day, entry)
+
+
+def _back_up_one(means: Means, store: Store, plan: Plan, stack: Stack, day: days.Day, done: _Run) -> None:
+    base = plan.bases.get(stack.name)
+    accepted_at = store.accepted_at(stack.name)
+    accepted = base is not None and accepted_at is not None and accepted_at > datetime.fromisoformat(base.entry.at)
+    try:
+        part = back_up(means, stack, day, base, accepted=accepted)
+    except Interrupted:
+        raise
+    except (StackwardError, OSError) as error:
+        if isinstance(error, LostTreeError):
+            store.hold(stack.name, str(error.tree.path), error.why, means.now().astimezone(UTC))
+        reason = error.message if isinstance(error, StackwardError) else str(error)
+        hint = getattr(error, "hint", "")
+        means.progress.warn(f"{display(stack.name)} failed: {reason}")
+        done.results.append(StackResult(stack.name, Outcome.FAILED, (reason, *([f"HINT: {hint}"] if hint else []))))
+        _restore_part(plan, stack.name, stack, day)
+        return
+    store.release(stack.name)
+    done.parts[stack.name] = part
+    reasons = (*part.warnings, *(problem.message for problem in stack.problems))
+    outcome = Outcome.WARN if reasons else Outcome.OK
+    if not stack.resolved:
+        outcome = Outcome.FAILED
+        reasons = (*reasons, "its compose file cannot be read: what was known of it is copied, and perhaps not all")
+    done.results.append(
+        StackResult(stack.name, outcome, reasons, part.counts, part.entry.standstill_seconds, plan.name)
+    )
+
+
+def _restore_part(plan: Plan, name: str, stack: Stack, day: days.Day) -> None:
+    """The day's part of a stack that failed is what today's backup had of it, or nothing."""
+    for tree in stack.covered_trees:
+        day.discard(str(tree.artifact_path))
+    day.discard(f"{artifacts.DUMPS}/{name}")
+    if plan.today and (entry := plan.today.stacks.get(name)):
+        for prefix in entry.prefixes:
+            day.fill(prefix, day.root / plan.name)
+
+
+def _publish(means: Means, plan: Plan, day: days.Day, done: _Run, now: datetime) -> None:
+    published = means.settings.backup_root / plan.name
+    carried: dict[str, StackEntry] = {}
+    for name, entry in (plan.today.stacks if plan.today else {}).items():
+        if name not in done.parts:
+            carried[name] = entry
+            if not all(day.place(prefix).is_dir() for prefix in entry.prefixes):
+                for prefix in entry.prefixes:
+                    day.fill(prefix, published)
+    streams: list[Iterator[manifest.Line]] = [part.lines for part in done.parts.values()]
+    if carried:
+        streams.append(days.carried_lines(published, carried.values()))
+    index = Index(
+        date=now.strftime("%Y-%m-%d"),
+        created_at=means.now().astimezone(UTC).isoformat(),
+        host=socket.gethostname(),
+        stacks={**carried, **{name: part.entry for name, part in done.parts.items()}},
+        appliance=__version__,
+    )
+    means.progress.step(f"publishing {plan.name}")
+    days.publish(day, plan.name, index, merge(*streams, key=lambda line: line[1]), now, means.reach)
+    means.reach("data-published")
+
+
+def _result(plan: Plan, done: _Run) -> JobResult:
+    counts = [result.counts for result in done.results]
+    failed = [result.stack for result in done.results if result.outcome is Outcome.FAILED]
+    reasons = []
+    if failed:
+        reasons.append(f"failed: {', '.join(display(name) for name in failed)}")
+    if not plan.make and not plan.skip:
+        reasons.append('no stack is opted in: label one with stackward.backup: "true" (`stackward init` proposes)')
+    return JobResult(
+        outcome=Outcome.worst([result.outcome for result in done.results]) if done.results else Outcome.SKIPPED,
+        reasons=tuple(reasons),
+        stacks=tuple(done.results),
+        counts=Counts(
+            files=sum(count.files for count in counts),
+            files_changed=sum(count.files_changed for count in counts),
+            files_deleted=sum(count.files_deleted for count in counts),
+            bytes=sum(count.bytes for count in counts),
+            bytes_changed=sum(count.bytes_changed for count in counts),
+        ),
+        artifacts=(plan.name,) if done.parts else (),
+        details={"carried": [display(name) for name in plan.carried]} if plan.carried else {},
+    )
+
+
+def _described(plan: Plan, settings: Settings) -> JobResult:
+    """The plan in words that `--dry-run` prints; nothing was touched."""
+    table = filesystem.mounts()
+    steps = []
+    for stack in plan.make:
+        chosen = sources.plan(stack.covered_trees, settings.volume, table)
+        still = quiesce.plan(stack, chosen.one_snapshot, stack.covered_trees)
+        base = plan.bases.get(stack.name)
+        steps.append(
+            {
+                "stack": display(stack.name),
+                "trees": {display(source.tree.path): source.reason for source in chosen.sources},
+                "pause": [container.name for container in still.pause],
+                "stop": [container.name for container in still.stop],
+                "why": still.reason,
+                "base": base.path.name if base else None,
+            }
+        )
+    details = {"artifact": plan.name, "stacks": steps, "carried": [display(name) for name in plan.carried]}
+    return JobResult(Outcome.OK, ("nothing was done: this is the plan",), plan.skip, details=details)

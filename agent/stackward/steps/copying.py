@@ -1,0 +1,114 @@
+"""Copies one tree into a day's backup and says what its manifest lines are.
+
+A file whose inode in the new day is the one it has in the last backup has not been written since (rsync replaces a changed file
+by a new one), so its line is carried over; everything else is read back and hashed. Which files to look at is an argument:
+today a full walk, and any narrower account of what changed can take its place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackward.steps.day import Day
+from stackward.tools import filesystem, manifest, rsync
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A regular file of the new day; `known` says that the last backup has the very same inode there."""
+
+    path: bytes
+    known: bool
+
+
+def first_pass(
+    day: Day,
+    source: Path,
+    relative: str,
+    base: Path | None,
+    filters: Sequence[str],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> rsync.Transfer:
+    """Copy `source` to the part `relative` of the day, sharing with the same part of `base` what has not changed."""
+    target = day.place(relative)
+    shared = base / relative if base is not None and (base / relative).is_dir() else None
+    if day.subvolume:
+        if base is not None and shared is not None and not target.exists():
+            day.fill(relative, base)
+    else:
+        day.discard(relative)
+    target.mkdir(parents=True, exist_ok=True)
+    link_to = None if day.subvolume else shared
+    return rsync.copy(source, target, link_to=link_to, filters=filters, on_progress=on_progress)
+
+
+def second_pass(
+    day: Day, source: Path, relative: str, filters: Sequence[str], remaining: Callable[[], float]
+) -> rsync.Transfer | None:
+    """Bring the part up to what `source` is now, while it stands still. None: nothing had changed.
+
+    Where files are hard links to the last backup, those of which only attributes changed are unlinked first: rsync would
+    write the attributes through the link.
+    """
+    target = day.place(relative)
+    if not day.subvolume:
+        changed = rsync.differences(source, target, filters=filters, time_limit_seconds=remaining())
+        if not changed:
+            return None
+        for item in changed:
+            if item.only_attributes:
+                os.unlink(os.fsencode(target) + b"/" + item.path)
+    return rsync.copy(source, target, filters=filters, time_limit_seconds=remaining())
+
+
+def lines(day: Day, relative: str, base: Path | None, known: dict[bytes, str]) -> Iterator[manifest.Line]:
+    """The manifest lines of a part, sorted. `known` are the last backup's digests by path, for this part."""
+    shared = base / relative if base is not None else None
+    found = sorted(walk(day.place(relative), shared, os.fsencode(relative)), key=lambda file: file.path)
+    fresh = (file.path for file in found if not (file.known and file.path in known))
+    hashed = manifest.hash_files(os.fsencode(day.path), fresh)
+    for file in found:
+        if file.known and file.path in known:
+            yield known[file.path], file.path
+        else:
+            yield next(hashed)
+
+
+def walk(directory: Path, shared: Path | None, prefix: bytes) -> Iterator[Found]:
+    """Every regular file below `directory`, its path under `prefix`; inodes come from the directories, without a stat."""
+    todo = [(os.fsencode(directory), os.fsencode(shared) if shared is not None else None, prefix)]
+    while todo:
+        here, there, path = todo.pop()
+        before = _inodes(there) if there is not None else {}
+        with os.scandir(here) as entries:
+            for entry in entries:
+                name = path + b"/" + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    below = there + b"/" + entry.name if there is not None and entry.name in before else None
+                    todo.append((entry.path, below, name))
+                elif entry.is_file(follow_symlinks=False):
+                    yield Found(name, before.get(entry.name) == entry.inode())
+
+
+def is_lost(tree: Path, files_before: int, shrink_limit: float) -> str:
+    """Why a tree looks as if its data were gone, or "". `shrink_limit` is the share of its files that may go."""
+    if files_before == 0:
+        return ""
+    expected = max(1, round(files_before * (1.0 - shrink_limit)))
+    found = filesystem.count_files(tree, enough=expected)
+    if found == 0:
+        return f"it held {files_before} files and is empty now"
+    if found < expected:
+        return f"it held {files_before} files and holds {found} now"
+    return ""
+
+
+def _inodes(directory: bytes) -> dict[bytes, int]:
+    try:
+        with os.scandir(directory) as entries:
+            return {entry.name: entry.inode() for entry in entries if not entry.is_symlink()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}

@@ -1,0 +1,176 @@
+"""A day's data backup while it is made, and how it takes its name.
+
+The day grows in `.incoming-…` beside the backups. Where BACKUP_ROOT is on Btrfs it is a subvolume that begins as a snapshot
+of the last backup; elsewhere it begins empty, and unchanged files become hard links to the last backup's. Either way nothing
+that is listed is ever written into. Publishing is: index and manifest written, file system synced, names swapped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from heapq import merge
+from pathlib import Path
+
+from stackward.core import artifacts
+from stackward.core.index import Index, StackEntry, parse_index
+from stackward.tools import btrfs, filesystem, manifest, process
+
+
+@dataclass(slots=True)
+class Day:
+    """The incoming directory of one run. `subvolume` says which of the two ways it is built."""
+
+    root: Path
+    path: Path
+    subvolume: bool
+
+    def place(self, relative: str) -> Path:
+        return self.path / relative
+
+    def discard(self, relative: str) -> None:
+        """Remove a part; it need not be there."""
+        filesystem.remove_tree(self.path / relative)
+
+    def fill(self, relative: str, backup: Path) -> None:
+        """Make a part equal to that of a published backup: shared blocks on Btrfs, hard links elsewhere.
+
+        Raises:
+            CommandError: it could not be made whole.
+        """
+        self.discard(relative)
+        source, target = backup / relative, self.path / relative
+        if not source.is_dir():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        how = "--reflink=auto" if self.subvolume else "--link"
+        process.run(["cp", "--archive", how, "--no-target-directory", "--", source, target])
+
+    def abandon(self) -> None:
+        delete_directory(self.path)
+
+
+def begin(root: Path, name: str, run_id: str, base: Path | None) -> Day:
+    """A new incoming day, beginning from `base` (a published backup) where that costs nothing."""
+    path = root / f"{artifacts.INCOMING_PREFIX}{name}-{run_id}"
+    if not filesystem.is_on_btrfs(root):
+        path.mkdir(mode=0o700)
+        return Day(root, path, subvolume=False)
+    if base is not None and filesystem.is_subvolume(base):
+        btrfs.snapshot(base, path, read_only=False)
+    else:
+        btrfs.create_subvolume(path)
+        path.chmod(0o700)
+    return Day(root, path, subvolume=True)
+
+
+def publish(
+    day: Day,
+    name: str,
+    index: Index,
+    lines: Iterable[manifest.Line],
+    now: datetime,
+    reached: Callable[[str], None] = lambda _point: None,
+    *,
+    keep_replaced: bool = True,
+) -> Path:
+    """Give the day its name. On return it is whole on disk, and listed; a power cut leaves the old one or the new one.
+
+    A backup of that name is listed for 24 hours more under its `.replaced-…` name, unless `keep_replaced` is False.
+    """
+    _write_index(day.path, index)
+    own = (manifest.hash_file(os.fsencode(day.path / artifacts.INDEX)), artifacts.INDEX.encode("ascii"))
+    manifest.write(day.path / artifacts.MANIFEST, merge(lines, [own], key=lambda line: line[1]))
+    filesystem.sync_filesystem(day.root)
+    if day.subvolume:
+        btrfs.set_read_only(day.path, read_only=True)
+    reached("data-manifest")
+    final = day.root / name
+    if not os.path.lexists(final):
+        filesystem.rename_new(day.path, final)
+        filesystem.sync_path(day.root)
+        return final
+    replaced = day.root / artifacts.replaced_name(name, now)
+    if filesystem.exchange(day.path, final):
+        reached("data-exchanged")
+        filesystem.rename_new(day.path, replaced)
+    else:
+        filesystem.rename_new(final, replaced)
+        filesystem.rename_new(day.path, final)
+    filesystem.sync_path(day.root)
+    if not keep_replaced:
+        retire(replaced)
+    return final
+
+
+def rewrite_without(root: Path, name: str, stacks: Sequence[str], run_id: str, now: datetime) -> None:
+    """Publish the backup `name` again without some of its stacks, whose files go.
+
+    Raises:
+        ValueError: the backup has no index, or would be empty: then it is for `retire`.
+    """
+    backup = root / name
+    index = read_index(backup)
+    if index is None or not set(index.stacks) - set(stacks):
+        raise ValueError(f"{name} cannot be rewritten without {', '.join(stacks)}")
+    kept = {stack: entry for stack, entry in index.stacks.items() if stack not in stacks}
+    day = begin(root, name, run_id, backup)
+    try:
+        if day.subvolume and filesystem.is_subvolume(backup):
+            for stack in stacks:
+                discard_stack(day, index.stacks[stack])
+        else:
+            for entry in kept.values():
+                for prefix in entry.prefixes:
+                    day.fill(prefix, backup)
+        lines = carried_lines(backup, kept.values())
+        publish(day, name, replace(index, stacks=kept), lines, now, keep_replaced=False)
+    except BaseException:
+        day.abandon()
+        raise
+
+
+def retire(backup: Path, reached: Callable[[str], None] = lambda _point: None) -> None:
+    """Take a backup out of the listing at once, then delete it."""
+    trash = backup.with_name(f"{artifacts.INCOMING_PREFIX}trash-{backup.name}")
+    filesystem.rename_new(backup, trash)
+    filesystem.sync_path(backup.parent)
+    reached("prune-renamed")
+    delete_directory(trash)
+
+
+def delete_directory(path: Path) -> None:
+    """Delete an unlisted directory of BACKUP_ROOT, a subvolume or not."""
+    if filesystem.is_subvolume(path):
+        btrfs.delete(path)
+    else:
+        filesystem.remove_tree(path)
+
+
+def discard_stack(day: Day, entry: StackEntry) -> None:
+    for prefix in entry.prefixes:
+        day.discard(prefix)
+    day.discard(f"{artifacts.DUMPS}/{entry.stack}")
+    mounts = day.place(f"{artifacts.MOUNTS}/{entry.stack}")
+    if mounts.is_dir() and not any(mounts.iterdir()):
+        mounts.rmdir()
+
+
+def carried_lines(backup: Path, entries: Iterable[StackEntry]) -> Iterator[manifest.Line]:
+    """The lines of a published backup that belong to these stacks."""
+    prefixes = [prefix for entry in entries for prefix in entry.prefixes]
+    return manifest.below(manifest.read(backup / artifacts.MANIFEST), prefixes)
+
+
+def read_index(backup: Path) -> Index | None:
+    """The index of a published backup; None where there is none, or none that can be read."""
+    try:
+        return parse_index((backup / artifacts.INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_index(directory: Path, index: Index) -> None:
+    filesystem.write_durably(directory / artifacts.INDEX, index.to_json().encode("ascii"))
