@@ -1,0 +1,158 @@
+import logging
+from datetime import UTC, datetime
+from itertools import count
+
+import pytest
+
+from stackward.core.errors import BusyError, DamageError, ExitCode, Interrupted, RefusedError, StackwardError
+from stackward.core.model import JobResult, Outcome, StackResult
+from stackward.runner import READS_BACKUPS, WRITES_BACKUPS, Runner, Step, exit_code
+from stackward.store import Store
+from stackward.tools.locks import Locks
+
+OK = JobResult(Outcome.OK)
+FAILED = JobResult(Outcome.FAILED, ("disk full",))
+
+
+@pytest.fixture
+def runner(tmp_path):
+    locks = Locks(tmp_path / "locks")
+    seconds = count()
+
+    def clock():
+        return datetime(2026, 11, 21, 12, 0, next(seconds), tzinfo=UTC)
+
+    with Store.open(tmp_path / "s.sqlite", now=clock(), locks=locks) as store:
+        yield Runner(store, locks, clock)
+
+
+def raising(error):
+    def work(_context):
+        raise error
+
+    return work
+
+
+def test_a_run_is_recorded_from_its_begin(runner):
+    def work(context):
+        row = runner.store.run(context.run_id)
+        assert (row.outcome, row.started_at) == (None, context.now)
+        assert not runner.locks.is_free(context.run_id)
+        return JobResult(Outcome.WARN, ("one warns",))
+
+    result = runner.execute("backup-data", work, trigger="schedule")
+
+    row = runner.store.last_run("backup-data")
+    assert result.outcome is row.outcome is Outcome.WARN
+    assert (row.trigger, row.reasons) == ("schedule", ("one warns",))
+    assert row.ended_at > row.started_at
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StackwardError("no", hint="do"), ExitCode.FAILED),
+        (RefusedError("no", hint="do"), ExitCode.REFUSED),
+        (DamageError("no", hint="do"), ExitCode.DAMAGED),
+    ],
+)
+def test_an_error_of_ours_becomes_a_failed_run_with_its_hint_and_code(runner, error, code):
+    result = runner.execute("verify", raising(error))
+
+    assert (result.outcome, result.reasons) == (Outcome.FAILED, ("no", "HINT: do"))
+    assert exit_code(result) == code
+    assert runner.store.last_run("verify").outcome is Outcome.FAILED
+
+
+def test_a_bug_becomes_a_failed_run_and_its_traceback_is_logged(runner, caplog):
+    with caplog.at_level(logging.ERROR):
+        result = runner.execute("verify", raising(ZeroDivisionError("oops")))
+
+    assert exit_code(result) == ExitCode.FAILED
+    assert "ZeroDivisionError: oops" in result.reasons[0]
+    assert runner.store.last_run("verify").reasons == result.reasons
+    assert "Traceback" in caplog.text
+
+
+def test_an_interrupted_run_is_recorded_and_goes_on_unwinding(runner):
+    with pytest.raises(Interrupted):
+        runner.execute("verify", raising(Interrupted("SIGTERM")))
+
+    row = runner.store.last_run("verify")
+    assert (row.outcome, row.reasons) == (Outcome.FAILED, ("interrupted",))
+    assert runner.locks.is_free("backup-root")
+
+
+def test_who_comes_second_is_told_and_nothing_is_recorded(runner):
+    def second(_context):
+        with pytest.raises(BusyError, match="in use by backup-data"):
+            runner.execute("prune", lambda _: OK, resources=WRITES_BACKUPS)
+        return OK
+
+    assert runner.execute("backup-data", second, resources=WRITES_BACKUPS) == OK
+    assert runner.store.runs("prune") == []
+
+
+def test_readers_share_the_backups(runner):
+    def inner(_context):
+        return runner.execute("verify", lambda _: OK, resources=READS_BACKUPS)
+
+    assert runner.execute("restore", inner, resources=READS_BACKUPS) == OK
+
+
+def test_a_dry_run_takes_its_turn_but_leaves_no_trace(runner):
+    assert runner.execute("prune", lambda _: OK, resources=WRITES_BACKUPS, dry_run=True) == OK
+    assert runner.store.runs() == []
+
+
+def test_a_failed_step_stops_only_what_needs_it(runner):
+    result = runner.chain(
+        [
+            Step("backup-config", raising(StackwardError("no"))),
+            Step("backup-data", lambda _: FAILED),
+            Step("verify", lambda _: OK),
+            Step("prune", lambda _: OK, needs="backup-data"),
+        ]
+    )
+
+    outcomes = {job: step.outcome.value for job, step in result.steps}
+    assert outcomes == {"backup-config": "failed", "backup-data": "failed", "verify": "ok", "prune": "skipped"}
+    assert result.exit_code == ExitCode.FAILED
+    assert result.outcome is Outcome.FAILED
+    assert runner.store.runs("prune") == []
+
+
+def test_one_good_stack_is_enough_for_the_next_step(runner):
+    partly = JobResult(Outcome.FAILED, stacks=(StackResult("a", Outcome.FAILED), StackResult("b", Outcome.OK)))
+    result = runner.chain([Step("backup-data", lambda _: partly), Step("prune", lambda _: OK, needs="backup-data")])
+
+    assert dict(result.steps)["prune"].outcome is Outcome.OK
+    assert result.exit_code == ExitCode.FAILED
+
+
+@pytest.mark.parametrize(
+    ("codes", "worst"),
+    [((0, 0), 0), ((0, 1), 1), ((1, 4), 4), ((4, 3, 1), 3)],
+)
+def test_the_chains_exit_code_is_its_worst_steps(runner, codes, worst):
+    steps = [
+        Step(f"job-{number}", lambda _, code=code: JobResult(Outcome.FAILED if code else Outcome.OK, exit_code=code))
+        for number, code in enumerate(codes)
+    ]
+    assert runner.chain(steps).exit_code == worst
+
+
+def test_a_chain_that_is_busy_at_its_first_step_begins_nothing(runner):
+    def second(_context):
+        with pytest.raises(BusyError):
+            runner.chain([Step("prune", lambda _: OK, WRITES_BACKUPS), Step("verify", lambda _: OK)])
+        return OK
+
+    runner.execute("backup-data", second, resources=WRITES_BACKUPS)
+    assert [row.job for row in runner.store.runs()] == ["backup-data"]
+
+
+def test_what_was_killed_is_closed_and_named(runner):
+    runner.store.begin_run("backup-data", datetime(2026, 11, 21, 2, tzinfo=UTC), "schedule")
+    assert runner.close_interrupted() == ["backup-data of 2026-11-21 02:00:00 was interrupted"]
+    assert runner.close_interrupted() == []
