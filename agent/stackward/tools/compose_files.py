@@ -69,7 +69,7 @@ def dependencies(directory: Path, files: Sequence[Path] = ()) -> Dependencies:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, tags like `!reset` ignored. Raises OSError, or ValueError: not YAML, not a mapping."""
+    """The mapping in a YAML file, tags like `!reset` ignored. Raises OSError, or ValueError for other content."""
     try:
         loaded = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader that ignores unknown tags
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
