@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackward.core.errors import BusyError, ExitCode, Interrupted, StackwardError
+from stackward.core.errors import ExitCode, Interrupted, StackwardError
 from stackward.core.model import JobResult, Outcome
 from stackward.core.progress import Silent
 from stackward.store import INTERRUPTED, Store, new_run_id
@@ -196,8 +196,6 @@ def worst_exit_code(codes: Iterable[ExitCode]) -> ExitCode:
 def _guarded(job: str, work: Callable[[RunContext], JobResult], context: RunContext) -> JobResult:
     try:
         return work(context)
-    except BusyError:
-        raise
     except StackwardError as error:
         reasons = (error.message, f"HINT: {error.hint}") if error.hint else (error.message,)
         return JobResult(Outcome.FAILED, reasons, exit_code=error.exit_code)

@@ -46,7 +46,11 @@ class Appliance:
 
     @cached_property
     def discovery(self) -> Discovery:
-        """The stacks as they are now, found once per process."""
+        """The stacks, found when first asked for."""
+        return self.discover()
+
+    def discover(self) -> Discovery:
+        """The stacks and their containers as they are now."""
         return stacks.discover(self.settings, self.docker_or_none, self.store)
 
     @cached_property

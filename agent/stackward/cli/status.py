@@ -1,0 +1,126 @@
+"""stackward status: a verdict per stack, protected or why not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from stackward.cli.render import table
+from stackward.core.artifacts import ArtifactKind
+from stackward.core.errors import RefusedError
+from stackward.core.model import Outcome, display
+from stackward.core.units import format_age
+from stackward.core.verdict import Facts, State, Verdict, judge
+from stackward.steps import catalog
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from rich.console import Console
+
+    from stackward.cli.context import Context
+    from stackward.core.model import Stack
+    from stackward.wiring import Appliance
+
+_STYLES = {State.PROTECTED: "green", State.UNPROTECTED: "bold red", State.OFF: "dim", State.UNDECIDED: "yellow"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("stacks", nargs="*", metavar="STACK", help="only these")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    appliance = context.appliance
+    appliance.runner.close_interrupted()
+    now = appliance.now()
+    discovery = appliance.discovery
+    stacks = [stack for stack in discovery.stacks if not arguments.stacks or stack.name in arguments.stacks]
+    verdicts = verdicts_of(appliance, stacks, now)
+    general = [problem.message for problem in discovery.problems]
+    if discovery.docker_error:
+        general.append(f"Docker does not answer: {discovery.docker_error}")
+    general += [f"{display(name)} is held: {hold.reason}" for name, hold in appliance.store.holds().items()]
+    running = [row for row in appliance.store.runs(limit=10) if row.outcome is None]
+    summary = summarise(verdicts)
+
+    def human(console: Console) -> None:
+        console.print(Text(summary, "bold"))
+        for row in running:
+            console.print(f"{row.job} is running since {format_age(row.started_at, now)}")
+        for text in general:
+            console.print(Text(text, "yellow"))
+        if verdicts:
+            console.print(table("", ("stack", "verdict", "last good", "why"), [_row(v, now) for v in verdicts]))
+
+    document = {
+        "summary": summary,
+        "stacks": [_document(verdict) for verdict in verdicts],
+        "problems": general,
+        "running": [row.job for row in running],
+    }
+    context.output.show(document, human)
+    return 0
+
+
+def verdicts_of(appliance: Appliance, stacks: Sequence[Stack], now: datetime) -> list[Verdict]:
+    """What is on the disk counts, not what was once recorded."""
+    unreadable = ""
+    artifacts: list[catalog.Artifact] = []
+    try:
+        artifacts = catalog.catalog(appliance.settings)
+    except RefusedError as error:
+        unreadable = error.message
+    store = appliance.store
+    bad = {name for name, last in store.verified().items() if last.outcome is Outcome.FAILED}
+    config = next((a for a in artifacts if a.kind is ArtifactKind.CONFIG and a.name.name not in bad), None)
+    holds, last = store.holds(), store.last_stacks("backup-data")
+    recipients = bool(appliance.settings.age_recipients)
+    verdicts = []
+    for stack in stacks:
+        data = catalog.data_with(artifacts, stack.name)
+        good = next((a for a in data if a.name.name not in bad and not a.problem), None)
+        part = last.get(stack.name)
+        damaged = f"{data[0].name.name}, its newest backup, is damaged" if data and data[0].name.name in bad else ""
+        facts = Facts(
+            data_at=good.at(stack.name) if good else None,
+            config_at=config.made_at if config else None,
+            damaged=damaged,
+            held=holds[stack.name].reason if stack.name in holds else "",
+            failure="; ".join(part.reasons) if part and part.outcome is Outcome.FAILED else "",
+            unreadable=unreadable,
+        )
+        verdicts.append(judge(stack, facts, recipients=recipients, now=now))
+    return verdicts
+
+
+def summarise(verdicts: Sequence[Verdict]) -> str:
+    """One sentence: who is protected, or that nobody decided yet."""
+    decided = [verdict for verdict in verdicts if verdict.state is not State.UNDECIDED]
+    wanted = [verdict for verdict in decided if verdict.state is not State.OFF]
+    protected = sum(verdict.state is State.PROTECTED for verdict in wanted)
+    if not verdicts:
+        return "no stacks were found"
+    undecided = f"{len(decided)} of {len(verdicts)} stacks decided; run `stackward init`"
+    if not wanted:
+        return undecided if len(decided) < len(verdicts) else "every stack is switched off"
+    told = f"{protected} of {len(wanted)} stacks protected"
+    return told if len(decided) == len(verdicts) else f"{told}; {undecided}"
+
+
+def _row(verdict: Verdict, now: datetime) -> Sequence[str | Text]:
+    state = Text(verdict.state.value, _STYLES[verdict.state])
+    last = format_age(verdict.last_good, now) if verdict.last_good else ""
+    why = "\n".join((*verdict.reasons, *(f"note: {note}" for note in verdict.notes)))
+    return (display(verdict.stack), state, last, why)
+
+
+def _document(verdict: Verdict) -> dict[str, Any]:
+    return {
+        **asdict(verdict),
+        "state": verdict.state.value,
+        "last_good": verdict.last_good.isoformat() if verdict.last_good else None,
+    }
