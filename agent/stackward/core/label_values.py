@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from stackward.core.model import Keep, Quiesce
+from stackward.core.patterns import rsync_filters
 from stackward.core.units import parse_duration
 from stackward.core.values import parse_boolean, parse_list
 
@@ -54,7 +55,12 @@ def parse_time_limit(text: str) -> float:
 
 def parse_patterns(text: str) -> tuple[str, ...]:
     """Gitignore lines as they are (an escaped blank at the end counts), or a short list separated by commas."""
-    return tuple(line for line in text.split("\n") if line.strip()) if "\n" in text else parse_list(text)
+    lines = tuple(line for line in text.split("\n") if line.strip()) if "\n" in text else parse_list(text)
+    try:
+        rsync_filters(lines)
+    except ValueError as error:
+        raise ValueError(f"must be gitignore patterns ({error})") from error
+    return lines
 
 
 def parse_names(text: str) -> tuple[str, ...]:

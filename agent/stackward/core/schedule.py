@@ -1,0 +1,68 @@
+"""When a job is due, from a cron expression in local time.
+
+As Debian's cron does: in the hour that spring leaves out, a job runs right after the gap; in the hour that autumn
+repeats, it runs once. `*` in minutes or hours means every one that passes.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from cronsim import CronSim, CronSimError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from zoneinfo import ZoneInfo
+
+# How far back `latest_due` looks, step by step, so that neither a frequent nor a rare job makes it count for long.
+_WINDOWS = (timedelta(hours=1), timedelta(days=1), timedelta(days=32), timedelta(days=367))
+
+
+class CronError(ValueError):
+    """An expression that is no cron expression, or that no time ever meets."""
+
+
+def next_run(expression: str, after: datetime, zone: ZoneInfo) -> datetime:
+    """The first time after `after` that `expression` names, in `zone`. Raises CronError."""
+    for run in _runs(expression, after, zone):
+        return run
+    raise CronError(f"{expression!r} names no time that ever comes")
+
+
+def latest_due(expression: str, after: datetime, now: datetime, zone: ZoneInfo) -> datetime | None:
+    """The last time in (after, now] that `expression` names; None where none is. Raises CronError.
+
+    `after` is when the job last ran: however many times were missed since, this is the one that is made up for.
+    """
+    next_run(expression, after, zone)
+    for window in _WINDOWS:
+        start = max(after.astimezone(UTC), now.astimezone(UTC) - window)
+        latest = _last_until(expression, start, now, zone)
+        if latest is not None or start == after.astimezone(UTC):
+            return latest
+    return _last_until(expression, after, now, zone)
+
+
+def _last_until(expression: str, start: datetime, now: datetime, zone: ZoneInfo) -> datetime | None:
+    latest = None
+    for run in _runs(expression, start, zone):
+        if run.astimezone(UTC) > now.astimezone(UTC):
+            break
+        latest = run
+    return latest
+
+
+def _runs(expression: str, after: datetime, zone: ZoneInfo) -> Iterator[datetime]:
+    """Strictly later than `after` and than each other, as instants: cronsim alone can step back in a repeated hour."""
+    if len(expression.split()) != 5:
+        raise CronError(f"{expression!r} is no cron expression: it must have five fields")
+    last = after.astimezone(UTC)
+    try:
+        for run in CronSim(expression, after.astimezone(zone)):
+            instant = run.astimezone(UTC)
+            if instant > last:
+                yield instant.astimezone(zone)
+                last = instant
+    except CronSimError as error:
+        raise CronError(f"{expression!r} is no cron expression: {error}") from error
