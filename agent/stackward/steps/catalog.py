@@ -26,7 +26,7 @@ from stackward.core.artifacts import (
     parse_name,
 )
 from stackward.core.errors import StackwardError
-from stackward.core.index import Index, parse_index
+from stackward.core.index import Index, TreeEntry, parse_index
 from stackward.core.model import display
 from stackward.steps.backup_root import require
 
@@ -69,6 +69,18 @@ class Artifact:
             return entry.prefixes
         candidates = (stack, f"{MOUNTS}/{stack}", f"{DUMPS}/{stack}")
         return tuple(path for path in candidates if os.path.lexists(self.path / path))
+
+    def trees(self, stack: str) -> tuple[TreeEntry, ...]:
+        """The stack's trees in a data backup; told from directories where there is no index."""
+        entry = self.index.stacks.get(stack) if self.index else None
+        if entry:
+            return entry.trees
+        found = []
+        if (self.path / stack).is_dir():
+            found.append(_bare_tree("data", "data", stack))
+        mounts = self.path / MOUNTS / stack
+        names = sorted(os.listdir(mounts)) if mounts.is_dir() else []
+        return (*found, *(_bare_tree(name, "bind", f"{MOUNTS}/{stack}/{name}") for name in names))
 
     def at(self, stack: str) -> datetime:
         """When `stack`'s data stood still for this backup; the date in the name where nothing better is known."""
@@ -141,6 +153,10 @@ def _data_artifact(name: ArtifactName, path: Path) -> Artifact:
         return Artifact(name, path, name.when, stacks=_stacks_by_directory(path), problem=str(error))
     size = sum(tree.bytes for entry in index.stacks.values() for tree in entry.trees)
     return Artifact(name, path, _instant(index.created_at) or name.when, size, index, tuple(sorted(index.stacks)))
+
+
+def _bare_tree(mount_name: str, kind: str, path: str) -> TreeEntry:
+    return TreeEntry(mount_name, kind, path, source="", real_path="", volume=None, snapshot=False, files=0, bytes=0)
 
 
 def _stacks_by_directory(path: Path) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -81,10 +82,10 @@ class Report:
             self.findings.append(Finding(fault, os.fsdecode(path), why))
 
 
-def check(artifact: Artifact, progress: Progress, stacks: Sequence[str] | None = None) -> Report:
-    """Read all of a backup, or only what belongs to `stacks` of a data backup."""
+def check(artifact: Artifact, progress: Progress, paths: Sequence[str] | None = None) -> Report:
+    """Read all of a backup, or of a data backup only the files and directories `paths` (relative to it)."""
     if artifact.kind is ArtifactKind.DATA:
-        return _check_data(artifact, progress, stacks)
+        return _check_data(artifact, progress, paths)
     return _check_file(artifact, progress)
 
 
@@ -117,7 +118,7 @@ def _list_archive(artifact: Artifact, report: Report) -> None:
         report.add(Fault.DAMAGED, report.artifact, f"cannot be read to its end: {error.stderr_tail.strip()}")
 
 
-def _check_data(artifact: Artifact, progress: Progress, stacks: Sequence[str] | None) -> Report:
+def _check_data(artifact: Artifact, progress: Progress, paths: Sequence[str] | None) -> Report:
     report = Report(artifact.name.name)
     progress.step(f"verifying {report.artifact}", total_bytes=artifact.size_bytes)
     if artifact.problem:
@@ -125,31 +126,29 @@ def _check_data(artifact: Artifact, progress: Progress, stacks: Sequence[str] | 
     if not os.path.lexists(artifact.checksum_path):
         report.warnings.append("no checksums: it cannot be verified")
         return report
-    prefixes = None
-    if stacks is not None:
-        prefixes = [os.fsencode(prefix) for stack in stacks for prefix in artifact.prefixes(stack)]
-    _look_for_trees(artifact, report, stacks)
+    _look_for_trees(artifact, report, paths)
     owners = _owners(artifact)
     lines = _lines(artifact, report)
-    if prefixes is not None:
-        starts = tuple(prefix + b"/" for prefix in prefixes)
-        lines = (line for line in lines if line[1].startswith(starts))
+    only = None if paths is None else [os.fsencode(path) for path in paths]
+    if only is not None:
+        starts = tuple(path + b"/" for path in only)
+        lines = (line for line in lines if (line[1] + b"/").startswith(starts))
     with _Hashing(artifact.path, report, progress, owners) as hashing:
-        for path, digest, entry in _merge(lines, _walk(os.fsencode(artifact.path), prefixes)):
-            if entry is None:
+        for path, digest, is_there in _merge(lines, _walk(os.fsencode(artifact.path), only)):
+            if not is_there:
                 hashing.fault(Fault.MISSING, path)
             elif digest is None:
                 hashing.fault(Fault.SURPLUS, path)
             else:
-                hashing.submit(path, digest, entry)
+                hashing.submit(path, digest)
     return report
 
 
-def _look_for_trees(artifact: Artifact, report: Report, stacks: Sequence[str] | None) -> None:
+def _look_for_trees(artifact: Artifact, report: Report, paths: Sequence[str] | None) -> None:
     """A tree without a single file has no line that would miss it."""
     for entry in artifact.index.stacks.values() if artifact.index else ():
-        for tree in entry.trees if stacks is None or entry.stack in stacks else ():
-            if not os.path.isdir(artifact.path / tree.path):
+        for tree in entry.trees:
+            if (paths is None or tree.path in paths) and not os.path.isdir(artifact.path / tree.path):
                 report.add(Fault.MISSING, tree.path, "the whole tree")
                 report.stacks.add(entry.stack)
 
@@ -180,13 +179,15 @@ def _parsed(artifact: Artifact, report: Report) -> Iterator[manifest.Line]:
             yield digest, path.removeprefix(inside)
 
 
-def _walk(root: bytes, prefixes: Sequence[bytes] | None) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
-    """Regular files below `root` (less the manifest itself) with their paths relative to it, sorted by path bytes."""
-    starts = [b""] if prefixes is None else [p + b"/" for p in sorted(prefixes, key=lambda p: p + b"/")]
+def _walk(root: bytes, only: Sequence[bytes] | None) -> Iterator[bytes]:
+    """Regular files below `root` (less the manifest itself) by their paths relative to it, sorted by path bytes."""
     own = os.fsencode(MANIFEST)
-    for start in starts:
+    for start in [b""] if only is None else sorted(only, key=lambda path: path + b"/"):
+        if start and stat.S_ISREG(_mode(root + b"/" + start)):
+            yield start
+            continue
+        parents = [start + b"/" if start else b""]
         todo = [iter(_sorted_entries(root + b"/" + start))]
-        parents = [start]
         while todo:
             entry = next(todo[-1], None)
             if entry is None:
@@ -198,7 +199,14 @@ def _walk(root: bytes, prefixes: Sequence[bytes] | None) -> Iterator[tuple[bytes
                 todo.append(iter(_sorted_entries(entry.path)))
                 parents.append(path + b"/")
             elif entry.is_file(follow_symlinks=False) and path != own:
-                yield path, entry
+                yield path
+
+
+def _mode(path: bytes) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def _sorted_entries(directory: bytes) -> list[os.DirEntry[bytes]]:
@@ -209,21 +217,19 @@ def _sorted_entries(directory: bytes) -> list[os.DirEntry[bytes]]:
         return []
 
 
-def _merge(
-    lines: Iterator[manifest.Line], files: Iterator[tuple[bytes, os.DirEntry[bytes]]]
-) -> Iterator[tuple[bytes, str | None, os.DirEntry[bytes] | None]]:
-    """Path, digest (None: no line names it) and file (None: it is not there), for every path that either side has."""
+def _merge(lines: Iterator[manifest.Line], files: Iterator[bytes]) -> Iterator[tuple[bytes, str | None, bool]]:
+    """Path, digest (None: no line names it) and whether it is there, for every path that either side has."""
     line, file = next(lines, None), next(files, None)
     while line is not None or file is not None:
-        if file is None or (line is not None and line[1] < file[0]):
+        if file is None or (line is not None and line[1] < file):
             assert line is not None
-            yield line[1], line[0], None
+            yield line[1], line[0], False
             line = next(lines, None)
-        elif line is None or file[0] < line[1]:
-            yield file[0], None, file[1]
+        elif line is None or file < line[1]:
+            yield file, None, True
             file = next(files, None)
         else:
-            yield file[0], line[0], file[1]
+            yield file, line[0], True
             line, file = next(lines, None), next(files, None)
 
 
@@ -257,8 +263,8 @@ class _Hashing:
             self._stop.set()  # whoever unwinds does not wait for a large file
             self._pool.shutdown(cancel_futures=True)
 
-    def submit(self, path: bytes, digest: str, entry: os.DirEntry[bytes]) -> None:
-        size = entry.stat(follow_symlinks=False).st_size
+    def submit(self, path: bytes, digest: str) -> None:
+        size = os.lstat(self._root + path).st_size
         self._report.files += 1
         self._report.byte_count += size
         self._batch.append((path, digest))

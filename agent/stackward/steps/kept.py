@@ -1,0 +1,194 @@
+"""What a restore replaced stays for seven days, so that `--undo` can put it back.
+
+It is kept on its own file system, in a directory `.stackward-kept/<run>/` beside it (no backup and no listing looks into
+those), so that moving it is a rename. A record in `<state>/kept/<run>.json` says where everything stood. Putting back swaps
+names and may be done twice: what is back already is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from stackward.core.errors import StackwardError
+from stackward.core.model import display
+from stackward.steps.day import delete_directory
+from stackward.tools import filesystem
+
+KEPT = ".stackward-kept"
+KEPT_FOR = timedelta(days=7)
+UNDONE = ".stackward-undone"  # what taking back an undo record moves out of the way
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`place` is what was replaced, `kept` where it is now. Nothing stood there: `kept` is where undoing puts the new.
+
+    `identity` (device and inode) tells what stood there from what replaced it; "" where nothing stood there.
+    """
+
+    place: str
+    kept: str
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One restore. `subject` is a stack's name, or "" for the configuration; `done` once it was carried out whole.
+
+    `directories` hold what is kept, and go when the record does.
+    """
+
+    run: str
+    at: str
+    subject: str
+    what: str
+    entries: tuple[Entry, ...]
+    directories: tuple[str, ...]
+    whole_stack: bool = False
+    done: bool = False
+    undone: bool = False
+
+
+def entry_for(place: Path, kept: Path) -> Entry:
+    """The entry for what stands at `place` now."""
+    return Entry(str(place), str(kept), _identity(place))
+
+
+def directory_beside(place: Path, run_id: str) -> Path:
+    """The directory, on the file system of `place`, for what is moved away from it; not made yet."""
+    return place.parent / KEPT / run_id
+
+
+def write(directory: Path, record: Record) -> None:
+    """Durably; before anything is moved, and again (`done`) when all is in place."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    filesystem.write_durably(directory / f"{record.run}.json", json.dumps(asdict(record), indent=1).encode("ascii"))
+
+
+def records(directory: Path) -> Iterator[Record]:
+    """Newest first. Files that cannot be read are left out: nothing they name is touched."""
+    try:
+        names = sorted(os.listdir(directory), reverse=True)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.endswith(".json"):
+            try:
+                document = json.loads((directory / name).read_text(encoding="ascii"))
+                entries = tuple(Entry(**entry) for entry in document.pop("entries"))
+                yield Record(**document | {"entries": entries, "directories": tuple(document["directories"])})
+            except (OSError, ValueError, TypeError, KeyError):
+                continue
+
+
+def latest(directory: Path, subject: str) -> Record:
+    """The newest restore of `subject` that can be undone.
+
+    Raises:
+        StackwardError: there is none.
+    """
+    for record in records(directory):
+        if record.subject == subject and record.done and not record.undone:
+            return record
+    raise StackwardError(
+        f"there is no restore of {display(subject) or 'the configuration'} to undo",
+        hint="what a restore replaced is kept for seven days",
+    )
+
+
+def put_back(directory: Path, record: Record) -> list[str]:
+    """Undo a restore; what it had put there is kept in its stead. Returns the places, in words.
+
+    Raises:
+        StackwardError: something that was kept is no longer there. Nothing was changed.
+    """
+    lost = [e.kept for e in record.entries if e.identity and not os.path.lexists(e.kept) and not _is_back(e)]
+    if lost:
+        raise StackwardError(f"what was kept is gone: {', '.join(map(display, lost[:5]))}")
+    changed = [display(entry.place) for entry in record.entries if _put_back(entry)]
+    write(directory, replace(record, undone=True))
+    return changed
+
+
+def discard_unfinished(directory: Path, subject: str) -> None:
+    """Remove what a killed restore of `subject` left. Its undo record was taken back before; doubt keeps.
+
+    The caller holds the lock of `subject`.
+    """
+    for record in records(directory):
+        if record.subject == subject and not record.done and not _holds_something(record):
+            _delete(directory, record)
+
+
+def expire(directory: Path, now: datetime) -> list[str]:
+    """Delete what has been kept for seven days, and say whose it was."""
+    gone = []
+    for record in records(directory):
+        if record.done and now - datetime.fromisoformat(record.at) >= KEPT_FOR:
+            _delete(directory, record)
+            gone.append(f"{record.what} ({record.at})")
+    return gone
+
+
+def _put_back(entry: Entry) -> bool:
+    place, kept = Path(entry.place), Path(entry.kept)
+    if entry.identity:
+        if _is_back(entry):
+            return False
+        if not os.path.lexists(place):
+            filesystem.rename_new(kept, place)
+        elif not filesystem.exchange(kept, place):
+            aside = place.with_name(place.name + UNDONE)
+            os.rename(place, aside)
+            os.rename(kept, place)
+            os.rename(aside, kept)
+    else:
+        if not os.path.lexists(place) or os.path.lexists(kept):
+            return False
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.rename(place, kept)
+    for parent in {place.parent, kept.parent}:
+        filesystem.sync_path(parent)
+    return True
+
+
+def _delete(directory: Path, record: Record) -> None:
+    for entry in record.entries:
+        delete_directory(Path(entry.place + UNDONE))
+    for kept in record.directories:
+        _delete_kept(Path(kept), [Path(entry.kept) for entry in record.entries])
+    (directory / f"{record.run}.json").unlink(missing_ok=True)
+
+
+def _delete_kept(kept: Path, entries: Sequence[Path]) -> None:
+    if kept.parent.name != KEPT:
+        return  # no name that we give: whatever it is, it stays
+    for entry in entries:
+        if kept in entry.parents:
+            delete_directory(entry)  # first, since it may be a subvolume
+    delete_directory(kept)
+    try:
+        kept.parent.rmdir()
+    except OSError:
+        return  # another restore's things are in it, or it is gone
+
+
+def _holds_something(record: Record) -> bool:
+    return any(entry.identity and os.path.lexists(entry.kept) for entry in record.entries)
+
+
+def _is_back(entry: Entry) -> bool:
+    return _identity(Path(entry.place)) == entry.identity
+
+
+def _identity(place: Path) -> str:
+    try:
+        status = os.lstat(place)
+    except OSError:
+        return ""
+    return f"{status.st_dev}:{status.st_ino}"
