@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from stackward.tools import filesystem, process
 
 _LISTED = re.compile(rb"ID (\d+) gen \d+ (?:cgen \d+ )?parent (\d+) top level \d+ path (.*)", re.DOTALL)
-_TOP = 5  # BTRFS_FS_TREE_OBJECTID: the file system's own top level
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +44,24 @@ def is_read_only(path: Path) -> bool:
 
 def nested_subvolumes(subvolume: Path) -> tuple[Nested, ...]:
     """All subvolumes below this one, parents before children."""
-    listed: dict[int, bytes] = {}
+    listed: dict[int, tuple[int, bytes]] = {}
     for line in process.lines(["btrfs", "subvolume", "list", "-p", subvolume]):
         if match := _LISTED.fullmatch(line):
-            listed[int(match[1])] = match[3]
+            listed[int(match[1])] = (int(match[2]), match[3])
     root = int(process.run(["btrfs", "inspect-internal", "rootid", subvolume]).text)
-    own = b"" if root == _TOP else listed[root] + b"/"
+    # What lies below the subvolume is listed with a path relative to it, all else from the file system's top.
     found = [
-        Nested(identifier, Path(os.fsdecode(path[len(own) :])))
-        for identifier, path in listed.items()
-        if path.startswith(own) and path != own[:-1]
+        Nested(identifier, Path(os.fsdecode(path)))
+        for identifier, (_, path) in listed.items()
+        if root in _ancestors(identifier, listed)
     ]
     return tuple(sorted(found, key=lambda nested: nested.path.parts))
+
+
+def _ancestors(identifier: int, listed: dict[int, tuple[int, bytes]]) -> Iterator[int]:
+    while identifier in listed:
+        identifier = listed[identifier][0]
+        yield identifier
 
 
 def snapshot_with_nested(source: Path, target: Path, nested: tuple[Path, ...]) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from stackward.core.errors import StackwardError
 from stackward.tools import process
 
-_ARCHIVE = ("--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--numeric-ids")
+# Without --modify-window=-1 rsync compares whole seconds, and misses a page rewritten within the second of the last copy.
+_ARCHIVE = ("--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--numeric-ids", "--modify-window=-1")
 _VANISHED = 24
 _OUT_OF_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
 _PROGRESS = re.compile(rb"^\s*([\d,]+)\s+\d+%.*?(?:\(xfr#(\d+))?", re.DOTALL)

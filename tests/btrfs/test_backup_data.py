@@ -1,0 +1,406 @@
+"""Data backups on real file systems: every listed day is what the trees were, whatever happened since."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from stackward.config import Settings
+from stackward.core.model import JobResult, Outcome, Policy, Stack, Tree, TreeKind
+from stackward.core.progress import Silent
+from stackward.jobs import backup_data
+from stackward.steps.day import read_index, rewrite_without
+from stackward.steps.undo import Undo
+from stackward.store import Store
+from stackward.tools import btrfs
+from stackward.tools.locks import Locks
+
+pytestmark = pytest.mark.btrfs
+NIGHT = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
+
+
+class Host:
+    """A BACKUP_ROOT and some stacks without containers; `back_up` is the job, as the runner calls it."""
+
+    def __init__(self, directory: Path, root: Path, volume: Path) -> None:
+        self.settings = Settings(
+            docker_root=directory / "docker",
+            backup_root=root,
+            volume=volume,
+            state_dir=directory / "state",
+            minimum_free_bytes=0,
+        )
+        self.settings.state_dir.mkdir()
+        self.store = Store.open(directory / "db", now=NIGHT, locks=Locks(directory / "locks"))
+        self.stacks: dict[str, Stack] = {}
+
+    def stack(self, name: str, path: Path, *others: Path, exclude: tuple[str, ...] = ()) -> Stack:
+        path.mkdir(parents=True, exist_ok=True)
+        trees = [Tree(name, "data", TreeKind.DATA, path, path, writable=True)]
+        for other in others:
+            other.mkdir(parents=True, exist_ok=True)
+            trees.append(Tree(name, other.name, TreeKind.BIND, other, other, writable=True))
+        stack = Stack(name, path.parent, name, trees=tuple(trees), opted_in=True, policy=Policy(exclude=exclude))
+        self.stacks[name] = stack
+        return stack
+
+    def back_up(self, now: datetime = NIGHT, *only: str, crash_point: str = "") -> JobResult:
+        return backup_data.run(
+            settings=replace(self.settings, crash_point=crash_point),
+            store=self.store,
+            docker=None,
+            undo=Undo(self.settings.state_dir / "undo", None),
+            stacks=list(self.stacks.values()),
+            only=only,
+            now=now,
+            clock=lambda: now,
+            run_id=now.strftime("%Y%m%d%H%M%S"),
+            progress=Silent(),
+        )
+
+    def listed(self) -> list[str]:
+        return sorted(name for name in os.listdir(self.settings.backup_root) if name.startswith("data-"))
+
+
+@pytest.fixture(params=["btrfs", "links"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """BACKUP_ROOT on Btrfs, and where only hard links are to be had."""
+    if request.param == "btrfs":
+        return request.getfixturevalue("btrfs_root")
+    path = tmp_path / "backup"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def host(tmp_path: Path, root: Path, volume: Path) -> Host:
+    return Host(tmp_path, root, volume)
+
+
+@pytest.fixture(params=["snapshot", "live"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, volume: Path) -> Path:
+    """Where a stack's data lies: on the volume, or where no snapshot can be made."""
+    return (volume if request.param == "snapshot" else tmp_path) / "stacks"
+
+
+def account(directory: Path) -> dict[bytes, tuple[object, ...]]:
+    """Everything that a restore must bring back, by path."""
+    found: dict[bytes, tuple[object, ...]] = {}
+    inodes: dict[int, bytes] = {}
+    root = os.fsencode(directory)
+    for here, directories, files in sorted(os.walk(root)):
+        for name in sorted(directories + files):
+            path = here + b"/" + name
+            status = os.lstat(path)
+            relative = path[len(root) + 1 :]
+            content: object = b""
+            if os.path.islink(path):
+                content = os.readlink(path)
+            elif os.path.isfile(path):
+                with open(path, "rb") as file:
+                    content = file.read()
+            first = inodes.setdefault(status.st_ino, relative)
+            xattrs = {} if os.path.islink(path) else {x: os.getxattr(path, x) for x in os.listxattr(path)}
+            found[relative] = (
+                status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, status.st_rdev, content, first, xattrs,
+            )  # fmt: skip
+    return found
+
+
+def odd_tree(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    root = os.fsencode(directory)
+    for name in (
+        b"plain",
+        b"new\nline",
+        b"back\\slash",
+        b"not-utf8-\xff\xfe",
+        b"-rf",
+        b"cr\rhere",
+        b"tab\there",
+        b"\\#012",
+    ):
+        with open(root + b"/" + name, "wb") as file:
+            file.write(name * 3)
+    os.mkdir(root + b"/-dir\n")
+    os.link(root + b"/plain", root + b"/-dir\n/linked")
+    os.symlink("plain", root + b"/link")
+    os.symlink("/nowhere/at all", root + b"/dangling")
+    os.mkfifo(root + b"/fifo")
+    os.mknod(root + b"/device", 0o600 | 0o020000, os.makedev(1, 3))
+    with open(root + b"/sparse", "wb") as file:
+        file.truncate(8 << 20)
+        file.seek(4 << 20)
+        file.write(b"middle")
+    os.chown(root + b"/plain", 1234, 4321)
+    os.chmod(root + b"/back\\slash", 0o4751)
+    os.setxattr(root + b"/plain", b"user.note", b"kept")
+    os.setxattr(root + b"/plain", b"trusted.note", b"kept too")
+    subprocess.run(["setfacl", "-m", "u:1234:rw", root + b"/-rf"], check=True)
+
+
+def check_sums(backup: Path) -> subprocess.CompletedProcess[bytes]:
+    argv = ["sha256sum", "--check", "--strict", "--quiet", "MANIFEST.sha256"]
+    return subprocess.run(argv, cwd=backup, capture_output=True, check=False)
+
+
+def test_odd_files_survive_with_owners_modes_attributes_links_and_holes(host: Host, place: Path) -> None:
+    odd_tree(place / "odd")
+    host.stack("odd", place / "odd")
+    assert host.back_up().outcome is Outcome.OK
+    backup = host.settings.backup_root / "data-2026-11-21"
+    assert account(backup / "odd") == account(place / "odd")
+    assert os.stat(backup / "odd" / "sparse").st_blocks * 512 < 1 << 20
+    assert check_sums(backup).returncode == 0
+
+
+def test_the_manifest_names_every_regular_file_and_no_other(host: Host, place: Path) -> None:
+    odd_tree(place / "odd")
+    host.stack("odd", place / "odd")
+    host.back_up()
+    backup = host.settings.backup_root / "data-2026-11-21"
+    lines = (backup / "MANIFEST.sha256").read_bytes().count(b"\n")
+    regular = subprocess.run(["find", backup, "-type", "f", "-printf", "x"], capture_output=True, check=True).stdout
+    assert lines == len(regular) - 1  # the manifest itself
+
+
+def change(directory: Path, dice: random.Random) -> None:
+    """A night's life of a tree: writes, renames, deletions, changes of nothing but attributes, links made and broken."""
+    names = sorted(path for path in directory.rglob("*") if not path.is_symlink())
+    for _ in range(12):
+        files = [path for path in names if path.is_file()]
+        what = dice.choice(
+            ["write", "write", "chmod", "chown", "delete", "rename", "link", "unlink", "mkdir", "swap", "xattr"]
+        )
+        path = dice.choice(files) if files else directory / "first"
+        if what == "write" or not files:
+            target = directory / f"{dice.randrange(8)}" / f"file{dice.randrange(20)}"
+            target.parent.mkdir(exist_ok=True)
+            if not target.is_dir():
+                target.write_bytes(dice.randbytes(dice.randrange(5000)))
+        elif what == "chmod":
+            path.chmod(dice.choice([0o600, 0o640, 0o755]))
+        elif what == "chown":
+            os.chown(path, dice.randrange(3000), dice.randrange(3000))
+        elif what == "xattr":
+            os.setxattr(path, "user.dice", dice.randbytes(8))
+        elif what == "delete":
+            path.unlink()
+        elif what == "rename":
+            target = path.with_name(f"moved{dice.randrange(99)}")
+            if not target.is_dir():
+                path.rename(target)
+        elif what == "link":
+            target = path.with_name(f"linked{dice.randrange(99)}")
+            if not target.exists():
+                os.link(path, target)
+        elif what == "unlink":  # a hard link broken: the content stays, the inode does not
+            copy = path.with_name("copy")
+            copy.write_bytes(path.read_bytes())
+            copy.rename(path)
+        elif what == "mkdir":
+            (directory / f"dir{dice.randrange(50)}").mkdir(exist_ok=True)
+        elif what == "swap":  # a file becomes a directory
+            path.unlink()
+            path.mkdir()
+        names = sorted(path for path in directory.rglob("*") if not path.is_symlink())
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_week_of_changes_leaves_every_listed_day_as_it_was(host: Host, place: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    trees = [place / "a" / "data", place / "a-elsewhere"]
+    host.stack("a", *trees)
+    expected = {}
+    for night in range(7):
+        for tree in trees:
+            change(tree, dice)
+        now = NIGHT + timedelta(days=night)
+        assert host.back_up(now).outcome is Outcome.OK
+        expected[now.strftime("data-%Y-%m-%d")] = [account(tree) for tree in trees]
+    assert host.listed() == sorted(expected)
+    for name, accounts in expected.items():
+        backup = host.settings.backup_root / name
+        assert [account(backup / "a"), account(backup / ".mounts/a/a-elsewhere")] == accounts
+        assert check_sums(backup).returncode == 0
+
+
+def test_an_unchanged_file_costs_nothing(host: Host, place: Path) -> None:
+    host.stack("a", place / "a")
+    (place / "a" / "big").write_bytes(os.urandom(4 << 20))
+    host.back_up()
+    result = host.back_up(NIGHT + timedelta(days=1))
+    assert result.counts.bytes_changed == 0
+    assert result.counts.files_changed == 0
+    one, two = (host.settings.backup_root / name / "a" / "big" for name in host.listed())
+    if one.stat().st_dev == two.stat().st_dev:
+        assert one.stat().st_ino == two.stat().st_ino
+    else:
+        used = subprocess.run(
+            ["btrfs", "filesystem", "du", "--raw", "-s", one], capture_output=True, check=True, text=True
+        )
+        assert used.stdout.split("\n")[1].split()[1] == "0"  # no exclusive bytes
+
+
+def test_a_stack_made_again_leaves_the_days_other_stacks_as_they_were(host: Host, place: Path) -> None:
+    for name in ("a", "b"):
+        host.stack(name, place / name)
+        (place / name / "file").write_text(f"{name} one")
+    host.back_up()
+    for name in ("a", "b"):
+        (place / name / "file").write_text(f"{name} two")
+    host.back_up(NIGHT + timedelta(hours=1), "a")
+    backup = host.settings.backup_root / "data-2026-11-21"
+    assert (backup / "a/file").read_text() == "a two"
+    assert (backup / "b/file").read_text() == "b one"
+    assert check_sums(backup).returncode == 0
+    index = read_index(backup)
+    assert index is not None
+    assert set(index.stacks) == {"a", "b"}
+    assert host.listed() == ["data-2026-11-21", "data-2026-11-21.replaced-20261121_030000"]
+    replaced = host.settings.backup_root / host.listed()[1]
+    assert (replaced / "a/file").read_text() == "a one"
+    assert check_sums(replaced).returncode == 0
+
+
+def test_a_day_holds_only_the_stacks_that_were_made_on_it(host: Host, place: Path) -> None:
+    for name in ("a", "b"):
+        host.stack(name, place / name)
+        (place / name / "file").write_text(name)
+    host.back_up()
+    host.back_up(NIGHT + timedelta(days=1), "a")
+    backup = host.settings.backup_root / "data-2026-11-22"
+    assert not (backup / "b").exists()
+    assert check_sums(backup).returncode == 0
+
+
+def test_a_tree_that_is_suddenly_empty_fails_its_stack_alone_until_accepted(host: Host, place: Path) -> None:
+    for name in ("a", "b"):
+        host.stack(name, place / name)
+        for number in range(30):
+            (place / name / f"file{number}").write_text(name)
+    host.back_up()
+    for file in (place / "a").iterdir():
+        file.unlink()
+    second = host.back_up(NIGHT + timedelta(days=1))
+    assert {part.stack: part.outcome for part in second.stacks} == {"a": Outcome.FAILED, "b": Outcome.OK}
+    assert "30 files" in " ".join(second.stacks[0].reasons)
+    assert "a" in host.store.holds()
+    assert not (host.settings.backup_root / "data-2026-11-22" / "a").exists()
+    host.store.accept("a", NIGHT + timedelta(days=1, hours=1))
+    third = host.back_up(NIGHT + timedelta(days=2))
+    assert third.outcome is Outcome.OK
+    assert "a" not in host.store.holds()
+
+
+def test_a_tree_that_lost_nearly_everything_fails_and_one_that_lost_half_does_not(host: Host, place: Path) -> None:
+    for name in ("nearly", "half"):
+        host.stack(name, place / name)
+        for number in range(40):
+            (place / name / f"file{number}").write_text(name)
+    host.back_up()
+    for number in range(38):
+        (place / "nearly" / f"file{number}").unlink()
+    for number in range(20):
+        (place / "half" / f"file{number}").unlink()
+    result = host.back_up(NIGHT + timedelta(days=1))
+    assert {part.stack: part.outcome for part in result.stacks} == {"nearly": Outcome.FAILED, "half": Outcome.OK}
+
+
+def test_excluded_paths_are_left_out_also_when_they_were_in_the_last_backup(host: Host, place: Path) -> None:
+    host.stack("a", place / "a")
+    (place / "a" / "cache").mkdir()
+    (place / "a" / "cache" / "x").write_text("x")
+    (place / "a" / "kept").write_text("x")
+    host.back_up()
+    host.stack("a", place / "a", exclude=("cache/",))
+    host.back_up(NIGHT + timedelta(days=1))
+    backup = host.settings.backup_root / "data-2026-11-22"
+    assert sorted(path.name for path in (backup / "a").iterdir()) == ["kept"]
+    assert check_sums(backup).returncode == 0
+
+
+def test_a_stack_can_be_dropped_from_a_day(host: Host, place: Path) -> None:
+    for name in ("a", "b"):
+        host.stack(name, place / name)
+        (place / name / "file").write_text(name)
+    host.back_up()
+    rewrite_without(host.settings.backup_root, "data-2026-11-21", ["a"], "prune", NIGHT)
+    backup = host.settings.backup_root / "data-2026-11-21"
+    assert host.listed() == ["data-2026-11-21"]
+    assert not (backup / "a").exists()
+    assert (backup / "b/file").read_text() == "b"
+    assert check_sums(backup).returncode == 0
+    index = read_index(backup)
+    assert index is not None
+    assert set(index.stacks) == {"b"}
+
+
+def test_nested_subvolumes_are_in_the_backup(host: Host, volume: Path) -> None:
+    btrfs.create_subvolume(volume / "shop")
+    host.stack("shop", volume / "shop" / "data")
+    btrfs.create_subvolume(volume / "shop/data/inner")
+    (volume / "shop/data/inner/deep").mkdir()
+    btrfs.create_subvolume(volume / "shop/data/inner/deep/er")
+    (volume / "shop/data/inner/file").write_text("inner")
+    (volume / "shop/data/inner/deep/er/file").write_text("deeper")
+    (volume / "shop/data/file").write_text("outer")
+    assert host.back_up().outcome is Outcome.OK
+    backup = host.settings.backup_root / "data-2026-11-21" / "shop"
+    assert (backup / "inner/file").read_text() == "inner"
+    assert (backup / "inner/deep/er/file").read_text() == "deeper"
+    assert not list((volume / ".stackward/backup").iterdir())
+
+
+CRASH = """
+import sys, json
+sys.path[:0] = json.loads(sys.argv[1])
+from pathlib import Path
+from datetime import timedelta
+from test_backup_data import Host, NIGHT
+host = Host.__new__(Host)
+host.__dict__ = {}
+directory, root, volume, point = (Path(argument) for argument in sys.argv[2:6])
+import shutil
+shutil.rmtree(directory / "state", ignore_errors=True)
+Host.__init__(host, directory, root, volume)
+for name in ("a", "b"):
+    host.stack(name, volume / "stacks" / name)
+host.back_up(NIGHT + timedelta(hours=float(sys.argv[6])), crash_point=point.name)
+"""
+
+
+@pytest.mark.parametrize("hours", [5, 24])
+@pytest.mark.parametrize(
+    "point", ["data-incoming", "data-snapshot", "data-copied", "data-manifest", "data-exchanged", "data-published"]
+)
+def test_a_kill_leaves_the_old_days_or_the_new_one_whole(host: Host, volume: Path, point: str, hours: int) -> None:
+    for name in ("a", "b"):
+        host.stack(name, volume / "stacks" / name)
+        (volume / "stacks" / name / "file").write_text("first")
+    host.back_up()
+    (volume / "stacks/a/file").write_text("second")
+    (host.settings.state_dir / "backup-root-id").unlink()
+    paths = [str(Path(__file__).parent), str(Path(backup_data.__file__).parents[2])]
+    argv = [sys.executable, "-c", CRASH, json.dumps(paths)]
+    argv += [str(host.settings.state_dir.parent), str(host.settings.backup_root), str(volume), point, str(hours)]
+    died = subprocess.run(argv, capture_output=True, text=True, check=False)
+    exchanged_only = point == "data-exchanged" and hours == 24
+    assert died.returncode == (0 if exchanged_only else -9), died.stderr
+    for name in host.listed():
+        backup = host.settings.backup_root / name
+        assert check_sums(backup).returncode == 0
+        assert {"a", "b"} <= {path.name for path in backup.iterdir()}
+    (host.settings.state_dir / "backup-root-id").unlink(missing_ok=True)
+    assert host.back_up(NIGHT + timedelta(days=2)).outcome is Outcome.OK
+    assert not [name for name in os.listdir(host.settings.backup_root) if name.startswith(".incoming")]
+    assert not list((volume / ".stackward/backup").iterdir())
+    assert (host.settings.backup_root / "data-2026-11-23/a/file").read_text() == "second"
