@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MENTION = re.compile(r"stackward\.?[\"']?[\s\S]{0,40}?\bbackup\b|x-stackward")
-_SAID = re.compile(r"stackward\.backup[\"']?\s*[:=]\s*[\"']?([^\s\"',}]+)")
+_SAID = re.compile(r"stackward\.backup[\"']?\s*[:=]\s*[\"']?([^\s\"',}\]]+)")
 
 
 @dataclass(frozen=True, slots=True)

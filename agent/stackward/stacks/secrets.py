@@ -7,15 +7,13 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackward.core.secret_names import HEAD_BYTES, has_private_key, is_secret_name, may_be_key
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _DEPTH = 4
 _ENTRIES = 20_000
-_KEY_SUFFIXES = (".key", ".pem")
-_KEY_NAMES = frozenset({"id_rsa", "id_ed25519", "id_ecdsa"})
-_ACME = "acme.json"
-_HEAD_BYTES = 64 << 10
 _SKIPPED = frozenset({".git", "node_modules"})
 
 
@@ -48,12 +46,13 @@ def _keys(directory: Path, trees: frozenset[Path]) -> Iterator[Path]:
                 inner = depth + 1 < _DEPTH and entry.name not in _SKIPPED and not (depth == 0 and entry.name == "data")
                 if inner and Path(os.path.realpath(path)) not in trees:
                     todo.append((path, depth + 1))
-            elif entry.name == _ACME or (_may_be_key(entry.name) and _holds_private_key(path)):
+            elif _is_secret(path):
                 yield path
 
 
-def _may_be_key(name: str) -> bool:
-    return name.lower().endswith(_KEY_SUFFIXES) or name in _KEY_NAMES
+def _is_secret(path: Path) -> bool:
+    name = os.fsencode(path.name)
+    return is_secret_name(name) or (may_be_key(name) and _holds_private_key(path))
 
 
 def _holds_private_key(path: Path) -> bool:
@@ -61,6 +60,6 @@ def _holds_private_key(path: Path) -> bool:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         with open(path, "rb") as file:
-            return b"PRIVATE KEY" in file.read(_HEAD_BYTES)
+            return has_private_key(file.read(HEAD_BYTES))
     except OSError:
         return False
