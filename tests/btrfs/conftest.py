@@ -24,8 +24,7 @@ def btrfs_disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
     directory = tmp_path_factory.mktemp("disks")
     points = []
     try:
-        for name in ("volume", "backup"):
-            points.append(_mounted(directory, name, "2G"))
+        points += [_mounted(directory, name, "2G") for name in ("volume", "backup")]
         yield points[0], points[1]
     finally:
         for point in points:

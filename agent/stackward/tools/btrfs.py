@@ -87,11 +87,12 @@ def delete(path: Path) -> None:
     """Delete a subvolume with all that are nested in it; nothing there is fine. Returns when the deletion is committed."""
     if not os.path.lexists(path):
         return
-    nested = nested_subvolumes(path)
-    if nested and is_read_only(path):
-        set_read_only(path, read_only=False)
+    nested = [path / inner.path for inner in nested_subvolumes(path)]
+    for holder in (path, *nested) if nested else ():  # one that is read-only does not let go of what is in it
+        if is_read_only(holder):
+            set_read_only(holder, read_only=False)
     for inner in reversed(nested):
-        process.run(["btrfs", "subvolume", "delete", path / inner.path])
+        process.run(["btrfs", "subvolume", "delete", inner])
     process.run(["btrfs", "subvolume", "delete", "--commit-after", path])
 
 
