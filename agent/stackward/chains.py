@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from stackward.core.model import JobResult, Outcome
 from stackward.core.retries import Failure, next_retry
+from stackward.core.schedule import latest_due
 from stackward.jobs import backup_config, backup_data, prune, verify
 from stackward.runner import READS_BACKUPS, WRITES_BACKUPS, RunContext, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+    from zoneinfo import ZoneInfo
 
     from stackward.store import RunRow, Store
     from stackward.wiring import Appliance
@@ -61,6 +63,20 @@ WEEK = (
 def named(name: str) -> Chain:
     """Raises KeyError."""
     return {chain.name: chain for chain in WEEK}[name]
+
+
+def due(store: Store, since: datetime, now: datetime, zone: ZoneInfo) -> list[tuple[datetime, Chain]]:
+    """The chains whose time came after they last began (or after `since`, for one that never did), earliest first.
+
+    However often a chain was missed, it is due once.
+    """
+    found = []
+    for chain in WEEK:
+        last = store.last_run(chain.name)
+        at = latest_due(chain.schedule, max(last.started_at, since) if last else since, now, zone)
+        if at is not None:
+            found.append((at, chain))
+    return sorted(found, key=lambda one: one[0])
 
 
 def steps(appliance: Appliance, wanted: Wanted, *, dry_run: bool = False) -> list[Step]:

@@ -110,3 +110,12 @@ def test_a_lock_of_a_name_that_is_used_once_leaves_no_file(tmp_path, locks):
 def test_odd_names_stay_within_the_directory(tmp_path, locks, name):
     with locks.hold(name):
         assert len(list((tmp_path / "locks").iterdir())) == 1
+
+
+def test_what_is_held_is_named(tmp_path, locks):
+    with locks.hold("free"):
+        pass
+    with held_elsewhere(tmp_path, "a/b") as child:
+        held = locks.held()
+        assert list(held) == ["a/b"]
+        assert [holder.pid for holder in held["a/b"]] == [child.pid]

@@ -11,9 +11,9 @@ from datetime import datetime
 from stackward.core.model import Outcome
 from stackward.store.database import blob, name_of, stamp
 from stackward.store.rows import Hold, RunRow, Verified
-from stackward.store.runs import INTERRUPTED, RunLog, new_run_id
+from stackward.store.runs import INTERRUPTED, RUN_ID, RunLog, new_run_id
 
-__all__ = ["INTERRUPTED", "Hold", "RunRow", "Store", "Verified", "new_run_id"]
+__all__ = ["INTERRUPTED", "RUN_ID", "Hold", "RunRow", "Store", "Verified", "new_run_id"]
 
 
 class Store(RunLog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -33,6 +34,9 @@ AND id NOT IN (
     )
 )
 """  # noqa: S608 - put together from constants of this module; values are parameters
+
+
+RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
 
 
 def new_run_id(at: datetime) -> str:

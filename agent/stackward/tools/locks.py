@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from stackward.core.errors import BusyError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # `is_free` takes a lock for an instant; whoever wants it meanwhile tries again this long before it calls it busy.
 _PATIENCE_SECONDS = 0.3
 _RETRY_SECONDS = 0.02
+_SUFFIX = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,17 @@ class Locks:
                 found[pid] = Holder(pid, what)
         return tuple(found.values())
 
+    def held(self) -> dict[str, tuple[Holder, ...]]:
+        """What somebody holds now, and who does."""
+        resources = [
+            os.fsdecode(unquote_to_bytes(os.fsencode(path.name.removesuffix(_SUFFIX))))
+            for path in self._directory.glob(f"*{_SUFFIX}")
+        ]
+        return {resource: self.holders(resource) for resource in resources if not self.is_free(resource)}
+
     def _path(self, resource: str) -> Path:
         safe = os.fsencode(resource).replace(b"%", b"%25").replace(b"/", b"%2F").replace(b"\0", b"%00")
-        return self._directory / f"{os.fsdecode(safe)}.lock"
+        return self._directory / f"{os.fsdecode(safe)}{_SUFFIX}"
 
 
 def _try(descriptor: int, mode: int, patience_seconds: float) -> bool:

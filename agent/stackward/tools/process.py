@@ -157,6 +157,29 @@ def fed(argv: Sequence[Argument], *, stdout: IO[bytes] | None = None, cwd: Path 
             raise CommandError(argv, returncode, _read_tail(errors))
 
 
+class Background:
+    """A command that goes on by itself, with our standard output and error. It is not killed when we die."""
+
+    def __init__(self, argv: Sequence[Argument]) -> None:
+        try:
+            self._child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise CommandError(argv, 127, str(error), why="could not be started") from error
+        self.pid = self._child.pid
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        return self._child.poll()
+
+    def terminate(self) -> None:
+        self._child.terminate()
+
+    def kill(self) -> None:
+        """End it, and wait until it has."""
+        self._child.kill()
+        self._child.wait()
+
+
 @contextmanager
 def _spooled_stderr(given: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
     if given is not None:
