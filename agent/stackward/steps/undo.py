@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -86,12 +87,14 @@ class Undo:
             os.close(descriptor)
 
     def take_back_open(self) -> list[str]:
-        """Take back every record whose owner is gone. Returns what was done, or what still cannot be, in words.
+        """Take back every record whose owner is gone, the newest first: data is back before its containers start.
+
+        Returns what was done, or what still cannot be, in words.
 
         Safe to be killed at any point and to be run by several at once.
         """
         messages = []
-        for path in sorted(self._directory.glob("*.json")):
+        for path in sorted(self._directory.glob("*.json"), reverse=True):
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -122,7 +125,7 @@ class Undo:
     def _write(self, reason: str, steps: Sequence[Step]) -> tuple[Path, int]:
         """Write a record that is locked from before it can be seen. Returns its path and the descriptor with the lock."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"{uuid.uuid4().hex}.json"
+        path = self._directory / f"{time.time_ns():020d}-{uuid.uuid4().hex}.json"
         temporary = path.with_suffix(".tmp")
         document = {"reason": reason, "pid": os.getpid(), "steps": [asdict(step) for step in steps]}
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
