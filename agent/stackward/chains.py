@@ -85,10 +85,8 @@ def steps(appliance: Appliance, wanted: Wanted, *, dry_run: bool = False) -> lis
     def config(context: RunContext) -> JobResult:
         return backup_config.run(
             settings=appliance.settings,
-            store=appliance.store,
             discovery_stacks=appliance.discovery.stacks,
             now=context.now,
-            run_id=context.run_id,
             progress=context.progress,
             dry_run=dry_run,
         )
