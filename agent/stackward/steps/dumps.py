@@ -67,7 +67,7 @@ class _Compressed:
     """A gzip file that remembers the end of what went into it."""
 
     def __init__(self, path: Path) -> None:
-        self._file = igzip.open(path, "wb", compresslevel=2)
+        self._file = igzip.open(path, "wb", compresslevel=2)  # type: ignore[no-untyped-call]
         self.tail = b""
 
     def write(self, chunk: bytes) -> int:

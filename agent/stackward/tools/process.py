@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections import deque
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -82,7 +82,8 @@ def run(
     chunks: list[bytes] = []
     with _started(argv, stdin=stdin, cwd=cwd, environment=environment, stdout=subprocess.PIPE) as child:
         data = stdin if isinstance(stdin, bytes) else None
-        tail = _pump(child, argv, on_stdout or chunks.append, data, stall_seconds, time_limit_seconds)
+        deadline = time.monotonic() + time_limit_seconds if time_limit_seconds is not None else float("inf")
+        tail = _pump(child, argv, on_stdout or chunks.append, data, _Watch(child, stall_seconds, deadline))
         returncode = child.wait()
     if returncode not in ok:
         raise CommandError(argv, returncode, tail)
@@ -236,57 +237,84 @@ def _started(
         child.wait()
 
 
+@dataclass(slots=True)
+class _Watch:
+    """Ends a child that stalls, or takes longer than it was given. `deadline` is on the monotonic clock."""
+
+    child: subprocess.Popen[bytes]
+    stall_seconds: float
+    deadline: float
+    _seen: float = field(default_factory=time.monotonic)
+    _activity: int = -1
+
+    @property
+    def patience(self) -> float:
+        """How long one wait for output may be, in seconds."""
+        return min(_POLL_SECONDS, max(0.0, self.deadline - time.monotonic()))
+
+    def verdict(self, *, output: bool) -> str:
+        """Why the child has to end, or ""; `output` says that it has just said something."""
+        now = time.monotonic()
+        if now >= self.deadline:
+            return "not done in the time it was given"
+        if output:
+            self._seen = now
+        elif (activity := _activity(self.child.pid)) != self._activity:
+            self._activity, self._seen = activity, now
+        elif now - self._seen > self.stall_seconds:
+            return f"stalled for {self.stall_seconds:.0f} s"
+        return ""
+
+
 def _pump(
     child: subprocess.Popen[bytes],
     argv: Sequence[Argument],
     on_stdout: Callable[[bytes], None],
     data: bytes | None,
-    stall_seconds: float,
-    time_limit_seconds: float | None,
+    watch: _Watch,
 ) -> str:
     """Feed stdin and read both outputs until they close. Returns the last lines of stderr."""
     assert child.stdout is not None
     assert child.stderr is not None
-    tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
-    partial = b""
+    errors = _Tail()
     pending = memoryview(data or b"")
     with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
-        selector.register(child.stderr, selectors.EVENT_READ)
+        selector.register(child.stdout, selectors.EVENT_READ, on_stdout)
+        selector.register(child.stderr, selectors.EVENT_READ, errors.take)
         if data is not None and child.stdin is not None:
             os.set_blocking(child.stdin.fileno(), False)
             selector.register(child.stdin, selectors.EVENT_WRITE)
-        began = seen = time.monotonic()
-        activity = -1
-        limit = began + time_limit_seconds if time_limit_seconds is not None else float("inf")
         while selector.get_map():
-            events = selector.select(min(_POLL_SECONDS, max(0.0, limit - time.monotonic())))
-            if time.monotonic() >= limit:
+            events = selector.select(watch.patience)
+            if why := watch.verdict(output=bool(events)):
                 child.kill()
-                why = f"not done after {time_limit_seconds:.0f} s"
-                raise TimeLimitError(argv, child.wait(), _decode(tail, partial), why=why)
+                kind = TimeLimitError if time.monotonic() >= watch.deadline else CommandError
+                raise kind(argv, child.wait(), errors.text, why=why)
             for key, _mask in events:
-                if key.fileobj is child.stdin:
+                if key.data is None:
                     pending = _write_some(selector, child, pending)
-                    continue
-                chunk = os.read(key.fd, _CHUNK)
-                if not chunk:
-                    selector.unregister(key.fileobj)
-                elif key.fileobj is child.stdout:
-                    on_stdout(chunk)
+                elif chunk := os.read(key.fd, _CHUNK):
+                    key.data(chunk)
                 else:
-                    *whole, partial = (partial + chunk).split(b"\n")
-                    tail.extend(whole)
-                    partial = partial[-_CHUNK:]
-            if events:
-                seen = time.monotonic()
-                continue
-            if (now := _activity(child.pid)) != activity:
-                activity, seen = now, time.monotonic()
-            elif time.monotonic() - seen > stall_seconds:
-                child.kill()
-                raise CommandError(argv, child.wait(), _decode(tail, partial), why=f"stalled for {stall_seconds:.0f} s")
-    return _decode(tail, partial)
+                    selector.unregister(key.fileobj)
+    return errors.text
+
+
+class _Tail:
+    """The last lines of what was said."""
+
+    def __init__(self) -> None:
+        self._lines: deque[bytes] = deque(maxlen=_TAIL_LINES)
+        self._partial = b""
+
+    def take(self, chunk: bytes) -> None:
+        *whole, partial = (self._partial + chunk).split(b"\n")
+        self._lines.extend(whole)
+        self._partial = partial[-_CHUNK:]
+
+    @property
+    def text(self) -> str:
+        return b"\n".join([*self._lines, self._partial]).decode("utf-8", "backslashreplace").strip("\n")
 
 
 def _write_some(selector: selectors.BaseSelector, child: subprocess.Popen[bytes], pending: memoryview) -> memoryview:
@@ -299,10 +327,6 @@ def _write_some(selector: selectors.BaseSelector, child: subprocess.Popen[bytes]
         selector.unregister(child.stdin)
         child.stdin.close()
     return pending
-
-
-def _decode(tail: deque[bytes], partial: bytes) -> str:
-    return b"\n".join([*tail, partial]).decode("utf-8", "backslashreplace").strip("\n")
 
 
 def _activity(pid: int) -> int:
