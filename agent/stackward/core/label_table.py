@@ -45,9 +45,15 @@ def _stack(
 
 
 def _service(
-    key: str, parse: Callable[[str], Any], value: str, default: str, description: str, *, spreads: bool = False
+    key: str,
+    parse: Callable[[str], Any],
+    value: str,
+    default: str,
+    description: str,
+    safer: Callable[[Sequence[Any]], Any] = values.first,
+    *,
+    spreads: bool = False,
 ) -> Label:
-    safer = values.strictest_quiesce if parse is values.parse_quiesce else None
     return Label(PREFIX + key, "service", parse, value, default, description, safer, spreads)
 
 
@@ -86,6 +92,7 @@ KNOWN = (
         "`auto`",
         "How the service stands still for the copy; `auto`: not at all if all its writable trees are on one Btrfs "
         "subvolume, else it is stopped.",
+        values.strictest_quiesce,
         spreads=True,
     ),
     _stack(
@@ -101,6 +108,7 @@ KNOWN = (
         "`postgres`, `mariadb`, `sqlite:PATH`",
         "none",
         "A logical dump that is taken beside the trees.",
+        values.all_dumps,
     ),
     _service("backup.pre", values.parse_text, "a command", "none", "Runs in the service's container before the copy."),
     _service("backup.post", values.parse_text, "a command", "none", "Runs in the service's container after the copy."),

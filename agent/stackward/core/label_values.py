@@ -132,6 +132,15 @@ def strictest_quiesce(values: Sequence[Quiesce]) -> Quiesce:
     return max(values, key=_QUIESCE_MILD_TO_STRICT.index)
 
 
+def all_dumps(values: Sequence[tuple[tuple[str, str], ...]]) -> tuple[tuple[str, str], ...]:
+    return tuple(dict.fromkeys(dump for dumps in values for dump in dumps))
+
+
+def first(values: Sequence[str]) -> str:
+    """Labels come before `x-stackward`, so this is what the service itself says."""
+    return values[0]
+
+
 def longest_keep(values: Sequence[Keep]) -> Keep:
     """A rule that keeps whatever any of them keeps."""
     days = [keep.days for keep in values if keep.days is not None]

@@ -49,6 +49,12 @@ class _Statement:
     extension: bool = False
 
     @property
+    def speaker(self) -> str:
+        if self.service and self.extension:
+            return f"{EXTENSION} for {display(self.service)}"
+        return display(self.service) or EXTENSION
+
+    @property
     def place(self) -> str:
         return f"{EXTENSION}: {self.key.removeprefix(PREFIX)}" if self.extension else self.key
 
@@ -174,9 +180,7 @@ def _agree(stack: str, said: list[tuple[_Statement, Label, Any]], problems: list
         safer = _BY_KEY[key].safer
         if safer is not None:
             decided[key] = safer(distinct)
-        said_by = ", ".join(
-            f"{display(statement.service) or EXTENSION} says {_quoted(statement.text)}" for statement, _ in stated
-        )
+        said_by = ", ".join(f"{statement.speaker} says {_quoted(statement.text)}" for statement, _ in stated)
         hint = "say it once; until then the " + ("safer value" if safer else "default") + " holds"
         problems.append(Problem(stack, f"{key} is said in several ways: {said_by}", hint, key=key))
     return decided
