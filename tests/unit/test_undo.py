@@ -1,0 +1,118 @@
+"""Undo records: written before the act, taken back exactly when their owner is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stackward.steps.undo import Step, Undo, WayBackError
+
+
+@pytest.fixture
+def undo(tmp_path: Path) -> Undo:
+    return Undo(tmp_path / "undo", None)
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Step:
+    """A file that an act moves from `place` to `aside`."""
+    (tmp_path / "place").write_text("precious")
+    return Step("rename", str(tmp_path / "aside"), str(tmp_path / "place"))
+
+
+def records(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "undo").iterdir())
+
+
+def test_the_record_is_on_disk_while_the_body_runs_and_gone_after(undo: Undo, moved: Step, tmp_path: Path) -> None:
+    with undo.promised("moving", [moved]):
+        (record,) = records(tmp_path)
+        assert json.loads(record.read_text())["reason"] == "moving"
+        os.rename(moved.detail, moved.subject)
+    assert records(tmp_path) == []
+    assert Path(moved.detail).read_text() == "precious"
+
+
+def test_the_way_back_is_taken_when_the_body_fails(undo: Undo, moved: Step, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), undo.promised("moving", [moved], only_on_error=True):
+        os.rename(moved.detail, moved.subject)
+        raise ZeroDivisionError
+    assert Path(moved.detail).read_text() == "precious"
+    assert records(tmp_path) == []
+
+
+def test_what_went_well_stays_where_only_an_error_undoes(undo: Undo, moved: Step, tmp_path: Path) -> None:
+    with undo.promised("moving", [moved], only_on_error=True):
+        os.rename(moved.detail, moved.subject)
+    assert Path(moved.subject).read_text() == "precious"
+    assert records(tmp_path) == []
+
+
+def test_what_stands_in_the_way_back_is_kept_beside(undo: Undo, moved: Step, tmp_path: Path) -> None:
+    with undo.promised("moving", [moved]):
+        os.rename(moved.detail, moved.subject)
+        Path(moved.detail).write_text("half restored")
+    assert Path(moved.detail).read_text() == "precious"
+    assert (tmp_path / "place.stackward-undone").read_text() == "half restored"
+
+
+def test_a_living_owners_record_is_left_alone(undo: Undo, moved: Step, tmp_path: Path) -> None:
+    with undo.promised("moving", [moved]):
+        os.rename(moved.detail, moved.subject)
+        assert Undo(tmp_path / "undo", None).take_back_open() == []
+        assert Path(moved.subject).exists()
+
+
+def crash(tmp_path: Path, point: str = "") -> None:
+    """A process that moves two files, and dies; or one that dies while it takes the way back of a dead one."""
+    script = (
+        "import os, sys\n"
+        f"sys.path[:0] = {sys.path!r}\n"
+        "from pathlib import Path\n"
+        "from stackward.steps.undo import Step, Undo\n"
+        f"here = Path({str(tmp_path)!r})\n"
+        f"undo = Undo(here / 'undo', None, {point!r})\n"
+        "if undo.take_back_open(): sys.exit(5)\n"
+        "steps = [Step('rename', str(here / f'aside{n}'), str(here / f'place{n}')) for n in (1, 2)]\n"
+        "with undo.promised('moving two', steps):\n"
+        "    for step in steps: os.rename(step.detail, step.subject)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+
+
+def test_a_dead_owners_record_is_taken_back_also_when_taking_back_is_killed(undo: Undo, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"place{number}").write_text(str(number))
+    crash(tmp_path)
+    assert not (tmp_path / "place1").exists()
+    crash(tmp_path, "undo-half")
+    assert (tmp_path / "place1").exists()
+    assert not (tmp_path / "place2").exists()
+    assert undo.take_back_open() == ["took back what a run left: moving two"]
+    assert [(tmp_path / f"place{number}").read_text() for number in (1, 2)] == ["1", "2"]
+    assert undo.take_back_open() == []
+
+
+def test_a_step_that_fails_leaves_its_record_and_the_other_steps_are_taken(
+    undo: Undo, moved: Step, tmp_path: Path
+) -> None:
+    container = Step("start", "0123456789ab")  # there is no Docker here
+    with pytest.raises(WayBackError, match="0123456789ab"), undo.promised("stopping", [container, moved]):
+        os.rename(moved.detail, moved.subject)
+    assert Path(moved.detail).read_text() == "precious"
+    assert len(records(tmp_path)) == 1
+    assert "could not take back" in undo.take_back_open()[0]
+    assert len(records(tmp_path)) == 1
+
+
+def test_a_record_that_cannot_be_read_is_named_and_left(undo: Undo, tmp_path: Path) -> None:
+    (tmp_path / "undo").mkdir()
+    (tmp_path / "undo" / "x.json").write_text("{")
+    assert "x.json" in undo.take_back_open()[0]
+    assert (tmp_path / "undo" / "x.json").exists()
