@@ -152,7 +152,7 @@ class Due:
             config=self.config,
             data=self.all_data or bool(self.stacks),
             stacks=() if self.all_data else self.stacks,
-            verify="new",
+            verify="new" if self else "",
         )
 
 

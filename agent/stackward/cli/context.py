@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -18,6 +19,8 @@ class Context:
 
     def __init__(self, *, human: bool | None = None) -> None:
         self._human = human
+        # What a run meets is in its result; only what nobody expected goes to standard error as well.
+        logging.basicConfig(level=logging.ERROR, format="stackward: %(message)s")
 
     @cached_property
     def settings(self) -> Settings:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 STYLES = {Outcome.OK: "green", Outcome.WARN: "yellow", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}
 
 
+_WORD_WIDTH = 20  # cells up to this are words, stamps and numbers: they stay on one line
+_PIPE_WIDTH = 200  # nobody folds lines that a pipe carries
+
+
 class Output:
     """Standard output of a verb. `human` is what `--human` or `--json` said, or None: then the terminal decides."""
 
@@ -33,7 +37,8 @@ class Output:
 
     @cached_property
     def console(self) -> Console:
-        return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        return Console(highlight=False, markup=False, emoji=False, width=width)
 
     def show(self, document: Any, human: Callable[[Console], None]) -> None:
         """Print `document` as JSON, or let `human` draw the same on the console."""
@@ -61,14 +66,19 @@ class Output:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table of plain text: nothing in a cell is taken for markup. Names go through `display` before."""
+    """A table of plain text: nothing in a cell is taken for markup. Names go through `display` before.
+
+    Where the terminal is narrow, the last column is folded, the others only if they are sentences.
+    """
+    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     drawn = Table(
         title=title or None, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False
     )
-    for column in columns:
-        drawn.add_column(Text(column), overflow="fold")
-    for row in rows:
-        drawn.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    for number, column in enumerate(columns):
+        widest = max((line.cell_len for row in cells for line in row[number].split("\n")), default=0)
+        drawn.add_column(Text(column), overflow="fold", no_wrap=number < len(columns) - 1 and widest <= _WORD_WIDTH)
+    for row in cells:
+        drawn.add_row(*row)
     return drawn
 
 

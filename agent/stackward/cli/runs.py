@@ -46,7 +46,7 @@ def _row(row: RunRow, zone: tzinfo) -> Sequence[str | Text]:
     took = format_duration((row.ended_at - row.started_at).total_seconds()) if row.ended_at else ""
     job = f"{row.job} {display(row.stack)}" if row.stack else row.job
     what = counted(row.counts) or ", ".join(map(display, row.artifacts))
-    started = f"{row.started_at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
+    started = f"{row.started_at.astimezone(zone):%Y-%m-%d %H:%M}"
     return (started, took, job, row.trigger, outcome_text(row.outcome), what, "\n".join(row.reasons))
 
 

@@ -1,0 +1,247 @@
+"""The command line as a whole: real settings, store, Compose and rsync; no Docker Engine answers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from stackward.cli.main import VERBS, main
+from stackward.tools.locks import Locks
+
+LABELLED = """
+services:
+  web:
+    image: nginx
+    labels: {stackward.backup: "true"}
+    volumes: ["./data:/data"]
+"""
+UNLABELLED = "services: {web: {image: nginx}}\n"
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """A host's directories, and the settings that point to them."""
+    for name in ("docker", "backup", "state", "volume", "etc", "run"):
+        (tmp_path / name).mkdir()
+    for name, value in {
+        "DOCKER_ROOT": tmp_path / "docker",
+        "BACKUP_ROOT": tmp_path / "backup",
+        "STACKWARD_VOLUME": tmp_path / "volume",
+        "STACKWARD_STATE_DIR": tmp_path / "state",
+        "STACKWARD_CONFIG_DIR": tmp_path / "etc",
+        "STACKWARD_RUN_DIR": tmp_path / "run",
+        "STACKWARD_MINIMUM_FREE": "1",
+        "DOCKER_HOST": f"unix://{tmp_path}/no-docker.sock",
+        "TZ": "Europe/Berlin",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    return tmp_path
+
+
+@pytest.fixture
+def stack(host):
+    shop = host / "docker" / "shop"
+    (shop / "data").mkdir(parents=True)
+    (shop / "data" / "file").write_text("hello\n")
+    (shop / "compose.yaml").write_text(LABELLED)
+    return shop
+
+
+def called(capsys, *words):
+    """The exit code, standard output (parsed where it is JSON) and standard error."""
+    code = main(words)
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out.startswith(("{", "[")) else out, err
+
+
+def usage(capsys, *words):
+    """Standard error of a command line that is wrong."""
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_names_every_verb(capsys, word):
+    code, out, _ = called(capsys, word)
+    assert code == 0
+    assert all(f"  {verb} " in out for verb in VERBS)
+
+
+def test_help_imports_nothing_that_takes_long():
+    script = "import sys; from stackward.cli.main import main; main(['--help']); print([*sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    out = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, env=environment).stdout
+    assert b"'stackward.cli.main'" in out
+    for module in (b"'rich'", b"'docker'", b"'sqlite3'", b"'stackward.wiring'"):
+        assert module not in out
+
+
+def test_no_words_at_all_show_the_help_as_a_mistake(capsys):
+    code, out, _ = called(capsys)
+    assert code == 2
+    assert "usage: stackward VERB" in out
+
+
+def test_version(capsys):
+    assert called(capsys, "--version")[1].startswith("stackward 0.")
+
+
+def test_a_verb_that_is_none_gets_the_nearest(capsys):
+    assert "did you mean `stackward status`?" in usage(capsys, "staus")
+    assert "names them all" in usage(capsys, "zzzz")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_says_what_it_takes(capsys, verb):
+    with pytest.raises(SystemExit) as caught:
+        main([verb, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: stackward {verb}" in capsys.readouterr().out
+
+
+def test_an_option_that_is_none_is_usage(capsys):
+    assert "HINT: `stackward runs --help`" in usage(capsys, "runs", "--frobnicate")
+
+
+def test_wrong_settings_are_all_told_at_once(capsys, host, monkeypatch):
+    monkeypatch.setenv("STACKWARD_SCHEDULE", "perhaps")
+    monkeypatch.setenv("TZ", "Mars/Olympus")
+    code, _, err = called(capsys, "runs")
+    assert code == 2
+    assert "STACKWARD_SCHEDULE" in err
+    assert "TZ" in err
+
+
+def test_the_first_status_says_that_nobody_decided(capsys, host):
+    (host / "docker" / "blog").mkdir()
+    (host / "docker" / "blog" / "compose.yaml").write_text(UNLABELLED)
+    code, status, _ = called(capsys, "status")
+    assert code == 0
+    assert status["summary"] == "0 of 1 stacks decided; run `stackward init`"
+    assert status["stacks"][0]["state"] == "undecided"
+    assert list((host / "backup").iterdir()) == []
+
+
+def test_a_backup_makes_a_stack_protected_and_can_be_seen(capsys, stack):
+    assert called(capsys, "status")[1]["stacks"][0]["state"] == "unprotected"
+
+    code, result, _ = called(capsys, "backup", "--verify")
+    assert code == 0
+    assert [step["job"] for step in result["steps"]] == ["backup-config", "backup-data", "verify", "prune"]
+
+    status = called(capsys, "status")[1]
+    assert (status["summary"], status["stacks"][0]["state"]) == ("1 of 1 stacks protected", "protected")
+    runs = called(capsys, "runs")[1]
+    assert [run["job"] for run in runs] == ["prune", "verify", "backup-data", "backup-config"]
+    assert all(run["outcome"] == "ok" and run["trigger"] == "cli" for run in runs)
+    [of_shop] = called(capsys, "runs", "shop", "--job", "backup-data")[1]
+    assert (of_shop["stack"], of_shop["counts"]["files"]) == ("shop", 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "jobs"),
+    [
+        ((), ["backup-config", "backup-data", "prune"]),
+        (("--config",), ["backup-config", "prune"]),
+        (("--data",), ["backup-config", "backup-data", "prune"]),
+        (("shop",), ["backup-config", "backup-data"]),
+        (("--data", "--verify"), ["backup-config", "backup-data", "verify", "prune"]),
+    ],
+)
+def test_flags_mean_what_they_meant(capsys, stack, flags, jobs):
+    _, result, _ = called(capsys, "backup", *flags)
+    assert [step["job"] for step in result["steps"]] == jobs
+
+
+@pytest.mark.parametrize("flag", ["--replicate", "--replicate-logs", "--push-metrics", "--send-log"])
+def test_what_is_not_there_yet_does_not_seem_done(capsys, host, stack, flag):
+    code, _, err = called(capsys, "backup", flag)
+    assert code == 2
+    assert f"{flag}: " in err
+    assert list((host / "backup").iterdir()) == []
+
+
+def test_a_dry_run_changes_nothing(capsys, host, stack):
+    code, result, _ = called(capsys, "backup", "--dry-run")
+    assert code == 0
+    assert result["steps"][1]["details"]["stacks"][0]["stack"] == "shop"
+    assert list((host / "backup").iterdir()) == []
+    assert called(capsys, "runs")[1] == []
+
+
+def test_a_stack_that_is_none_gets_the_nearest(capsys, stack):
+    code, _, err = called(capsys, "backup", "shpo")
+    assert code == 2
+    assert "HINT: did you mean shop?" in err
+
+
+def test_a_missing_disk_is_refused(capsys, host, stack):
+    (host / "backup").rmdir()
+    code, result, _ = called(capsys, "backup")
+    assert code == 4
+    assert "is the disk mounted?" in " ".join(result["steps"][1]["reasons"])
+    assert "cannot be used" in called(capsys, "status")[1]["stacks"][0]["reasons"][0]
+
+
+def test_who_comes_second_is_busy(capsys, host, stack):
+    with Locks(host / "state" / "locks").hold("backup-root", what="prune"):
+        code, _, err = called(capsys, "backup")
+    assert code == 75
+    assert f"in use by prune (process {os.getpid()})" in err
+    assert called(capsys, "runs")[1] == []
+
+
+def test_who_waits_can_be_interrupted(capsys, host, stack):
+    with (
+        Locks(host / "state" / "locks").hold("backup-root", what="prune"),
+        subprocess.Popen(
+            [sys.executable, "-m", "stackward.cli.main", "backup", "--wait"],
+            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+            stderr=subprocess.PIPE,
+        ) as waiting,
+    ):
+        assert b"waiting for prune" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGTERM)
+        assert waiting.stderr.readline() == b"stackward: interrupted (SIGTERM)\n"
+        assert waiting.wait(timeout=10) == 1
+    assert called(capsys, "runs")[1] == []
+
+
+def test_a_chain_run_by_hand_is_recorded_under_its_name(capsys, stack):
+    code, result, _ = called(capsys, "run", "nightly")
+    assert code == 0
+    assert [step["job"] for step in result["steps"]] == ["backup-config", "backup-data", "verify", "prune"]
+    jobs = {job["chain"]: job for job in called(capsys, "jobs")[1]}
+    assert jobs["nightly"]["last_outcome"] == "ok"
+    assert (jobs["weekly"]["last_outcome"], jobs["weekly"]["schedule"]) == (None, "0 3 * * 0")
+
+
+def test_a_retry_with_nothing_to_retry_does_nothing(capsys, stack):
+    code, result, _ = called(capsys, "run", "retry")
+    assert (code, result["steps"]) == (0, [])
+
+
+def test_the_switched_off_schedule_has_no_next_run(capsys, host, monkeypatch):
+    monkeypatch.setenv("STACKWARD_SCHEDULE", "false")
+    assert all(job["next"] is None for job in called(capsys, "jobs")[1])
+
+
+@pytest.mark.parametrize("verb", ["status", "runs", "jobs", "backup"])
+def test_people_get_tables_even_through_a_pipe(capsys, stack, verb):
+    called(capsys, "backup", "--human")
+    code, out, _ = called(capsys, verb, "--human")
+    assert code == 0
+    assert isinstance(out, str)
+    assert {"status": "protected", "runs": "backup-data", "jobs": "nightly", "backup": "shop"}[verb] in out
+
+
+def test_a_damaged_history_is_told_and_begun_anew(capsys, host, stack):
+    (host / "state" / "stackward.sqlite").write_bytes(b"no database" * 500)
+    code, _, err = called(capsys, "backup")
+    assert code == 0
+    assert "the run history was damaged" in err

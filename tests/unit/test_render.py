@@ -1,0 +1,67 @@
+import io
+import json
+
+from rich.console import Console
+from rich.text import Text
+
+from stackward.cli.render import Output, outcome_text, table
+from stackward.cli.results import counted, document, draw
+from stackward.core.model import Counts, JobResult, Outcome, StackResult
+
+
+def drawn(renderable, width=120):
+    console = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
+    renderable(console) if callable(renderable) else console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_nothing_in_a_name_is_taken_for_markup():
+    assert "[red]x[/red]" in drawn(table("", ("stack",), [("[red]x[/red]",)]))
+
+
+def test_long_words_are_folded_not_lost():
+    out = drawn(table("", ("stack", "why"), [("shop", "x" * 100)]), width=40)
+    assert out.count("x") == 100
+
+
+def test_json_is_for_programs_and_tables_for_people(capsys):
+    Output(human=False).show({"name": "caf\udce9"}, lambda console: console.print("table"))
+    assert json.loads(capsys.readouterr().out) == {"name": "caf\udce9"}
+    Output(human=True).show({}, lambda console: console.print("table"))
+    assert capsys.readouterr().out == "table\n"
+
+
+def test_a_pipe_decides_for_json():
+    assert Output().human is False
+
+
+def test_warnings_are_told_also_where_nobody_watches_bars(capsys):
+    with Output(human=True).progress() as progress:
+        progress.step("copying", total_bytes=10)
+        progress.advance(byte_count=5, files=1)
+        progress.warn("it is slow")
+    assert capsys.readouterr().err == "stackward: it is slow\n"
+
+
+def test_an_outcome_has_its_colour_and_none_goes_on():
+    assert outcome_text(Outcome.FAILED) == Text("failed", "bold red")
+    assert outcome_text(None).plain == "running"
+
+
+def test_a_result_shows_each_stack_and_why():
+    parts = (
+        StackResult("caf\udce9", Outcome.FAILED, ("disk full", "again")),
+        StackResult("shop", Outcome.OK, counts=Counts(files=2, files_changed=1, bytes=2048), standstill_seconds=0.4),
+    )
+    result = JobResult(Outcome.FAILED, ("one failed",), parts, Counts(files=2, bytes=2048), ("data-2026-11-21",))
+    out = drawn(lambda console: draw(console, "backup-data", result))
+    for text in ("backup-data failed", "one failed", "caf\\xe9", "disk full", "again", "0.4s", "data-2026-11-21"):
+        assert text in out
+    assert "2 files (1 changed), 2 KiB" in out
+    assert counted(Counts()) == ""
+
+
+def test_a_result_as_json_has_the_exit_code():
+    found = document("verify", JobResult(Outcome.FAILED, exit_code=3, stacks=(StackResult("a", Outcome.FAILED),)))
+    assert (found["outcome"], found["exit_code"], found["stacks"][0]["outcome"]) == ("failed", 3, "failed")
+    assert json.loads(json.dumps(found)) is not None
