@@ -29,9 +29,9 @@ class ArtifactKind(StrEnum):
     DATA = "data"
 
 
-_CONFIG = re.compile(r"configs-(\d{8}_\d{6})\.tar\.gz")
-_SECRETS = re.compile(r"secrets-(\d{8}_\d{6})\.tar\.gz\.age")
-_DATA = re.compile(r"data-(\d{4}-\d{2}-\d{2})(?:\.replaced-(\d{8}_\d{6}))?")
+_CONFIG = re.compile(r"configs-(\d{8}_\d{6})\.tar\.gz", re.ASCII)
+_SECRETS = re.compile(r"secrets-(\d{8}_\d{6})\.tar\.gz\.age", re.ASCII)
+_DATA = re.compile(r"data-(\d{4}-\d{2}-\d{2})(?:\.replaced-(\d{8}_\d{6}))?", re.ASCII)
 _STAMP = "%Y%m%d_%H%M%S"
 
 

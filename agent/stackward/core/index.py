@@ -37,7 +37,7 @@ class DumpEntry:
 
 @dataclass(frozen=True, slots=True)
 class StackEntry:
-    """`at` is when the data stood still (UTC, ISO 8601); `run` the run that made it, also where it was carried over since."""
+    """`at` is when the data stood still (UTC, ISO 8601); `run` the run that made it, wherever it was carried since."""
 
     stack: str
     project: str

@@ -1,7 +1,7 @@
 """The words of Stackward as frozen values.
 
-Paths are `pathlib.Path` made from `os.fsdecode`d names: a name that is not UTF-8 carries surrogate escapes, and `display`
-makes any of them printable. Sizes are bytes, times are aware datetimes (UTC unless said), durations are seconds.
+Paths are `pathlib.Path` made from `os.fsdecode`d names: a name that is not UTF-8 carries surrogate escapes, and
+`display` makes any of them printable. Sizes are bytes, times are aware datetimes (UTC unless said), durations seconds.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container as Docker sees it now. `state` is Docker's word: running, paused, exited, restarting, created, dead."""
+    """A container as Docker sees it. `state` is Docker's word: running, paused, exited, restarting, created, dead."""
 
     id: str
     name: str
@@ -182,7 +182,7 @@ class Container:
 class Stack:
     """A directory directly under DOCKER_ROOT with a compose file.
 
-    `resolved` is False when Compose could not read it; then `problems` says why, and trees are what could be told without it.
+    `resolved` is False when Compose could not read it; then `problems` says why, and trees are what could be told.
     `opted_in` is the decision after defaults and after labels that vanished; `opted_reason` says where it comes from.
     """
 

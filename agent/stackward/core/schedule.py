@@ -6,7 +6,9 @@ repeats, it runs once. `*` in minutes or hours means every one that passes.
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from cronsim import CronSim, CronSimError
@@ -45,12 +47,9 @@ def latest_due(expression: str, after: datetime, now: datetime, zone: ZoneInfo) 
 
 
 def _last_until(expression: str, start: datetime, now: datetime, zone: ZoneInfo) -> datetime | None:
-    latest = None
-    for run in _runs(expression, start, zone):
-        if run.astimezone(UTC) > now.astimezone(UTC):
-            break
-        latest = run
-    return latest
+    until = now.astimezone(UTC)
+    due = takewhile(lambda run: run.astimezone(UTC) <= until, _runs(expression, start, zone))
+    return next(iter(deque(due, maxlen=1)), None)
 
 
 def _runs(expression: str, after: datetime, zone: ZoneInfo) -> Iterator[datetime]:
