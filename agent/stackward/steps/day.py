@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from heapq import merge
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def publish(
         filesystem.rename_new(day.path, final)
         filesystem.sync_path(day.root)
         return final
-    replaced = day.root / artifacts.replaced_name(name, now)
+    replaced = _free_place(day.root, name, now)
     if filesystem.exchange(day.path, final):
         reached("data-exchanged")
         filesystem.rename_new(day.path, replaced)
@@ -103,6 +103,15 @@ def publish(
     if not keep_replaced:
         retire(replaced)
     return final
+
+
+def _free_place(root: Path, name: str, now: datetime) -> Path:
+    """Where the replaced day goes; of two that are replaced within one second the later is stamped a second ahead."""
+    place = root / artifacts.replaced_name(name, now)
+    while os.path.lexists(place):
+        now += timedelta(seconds=1)
+        place = root / artifacts.replaced_name(name, now)
+    return place
 
 
 def rewrite_without(root: Path, name: str, stacks: Sequence[str], run_id: str, now: datetime) -> None:
