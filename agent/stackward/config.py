@@ -72,7 +72,11 @@ def _zone(text: str) -> ZoneInfo:
 
 
 class Variable(NamedTuple):
-    """One thing that can be set: `default` is how docs show it, `secret` keeps its value out of messages."""
+    """One thing that can be set.
+
+    `default` is how docs show it, `secret` keeps its value out of messages, `planned` is read and checked, but nothing
+    in this version uses it yet.
+    """
 
     name: str
     field: str
@@ -80,6 +84,7 @@ class Variable(NamedTuple):
     default: str
     description: str
     secret: bool = False
+    planned: bool = False
 
 
 VARIABLES = (
@@ -140,6 +145,7 @@ VARIABLES = (
         "none",
         "Apprise URLs, separated by blanks or commas, that are told of failures",
         secret=True,
+        planned=True,
     ),
     Variable(
         "STACKWARD_PING_URL",
@@ -148,15 +154,22 @@ VARIABLES = (
         "none",
         "a dead man's switch: a URL that is fetched as long as all is well",
         secret=True,
+        planned=True,
     ),
-    Variable("TRUENAS_HOST", "truenas_host", parse_host, "none", "the NAS that backups are replicated to"),
-    Variable("TRUENAS_USER", "truenas_user", parse_host, "docker-backup", "the user on that NAS"),
+    Variable(
+        "TRUENAS_HOST", "truenas_host", parse_host, "none", "the NAS that backups are replicated to", planned=True
+    ),
+    Variable("TRUENAS_USER", "truenas_user", parse_host, "docker-backup", "the user on that NAS", planned=True),
     Variable("STACKWARD_STATE_DIR", "state_dir", parse_path, "/var/lib/stackward", "history, locks, undo records"),
     Variable(
         "STACKWARD_CONFIG_DIR", "config_dir", parse_path, "/etc/stackward", "`stackward.toml`, keys; environment only"
     ),
-    Variable("STACKWARD_RUN_DIR", "run_dir", parse_path, "/run/stackward", "the socket of the host bridge"),
-    Variable("STACKWARD_LOG_DIR", "log_dir", parse_path, "/var/log", "where log files and reports are written"),
+    Variable(
+        "STACKWARD_RUN_DIR", "run_dir", parse_path, "/run/stackward", "the socket of the host bridge", planned=True
+    ),
+    Variable(
+        "STACKWARD_LOG_DIR", "log_dir", parse_path, "/var/log", "where log files and reports are written", planned=True
+    ),
     Variable(
         "STACKWARD_DOCKER_HOST",
         "docker_host",

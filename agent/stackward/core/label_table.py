@@ -20,7 +20,8 @@ class Label:
     """One label. `default` and `value` are how docs show them.
 
     `safer` picks among values that disagree (without it, the default holds). `spreads`: a service label that may stand
-    at the top of `x-stackward`, for every service that does not say otherwise.
+    at the top of `x-stackward`, for every service that does not say otherwise. `planned`: it is read and checked, but
+    nothing in this version uses it yet.
     """
 
     key: str
@@ -31,6 +32,10 @@ class Label:
     description: str
     safer: Callable[[Sequence[Any]], Any] | None = None
     spreads: bool = False
+
+    @property
+    def planned(self) -> bool:
+        return not self.key.startswith(PREFIX + "backup")
 
 
 def _stack(
