@@ -68,11 +68,12 @@ def named(name: str) -> Chain:
 def due(store: Store, since: datetime, now: datetime, zone: ZoneInfo) -> list[tuple[datetime, Chain]]:
     """The chains whose time came after they last began (or after `since`, for one that never did), earliest first.
 
-    However often a chain was missed, it is due once.
+    However often a chain was missed, it is due once. Runs that seem to be of the future (the clock was wrong then)
+    count for nothing.
     """
     found = []
     for chain in WEEK:
-        last = store.last_run(chain.name)
+        last = next((row for row in store.runs(chain.name) if row.started_at <= now), None)
         at = latest_due(chain.schedule, max(last.started_at, since) if last else since, now, zone)
         if at is not None:
             found.append((at, chain))

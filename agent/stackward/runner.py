@@ -119,12 +119,14 @@ class Runner:
             held.enter_context(self.locks.hold(run_id, what=job, forget=True))
             self.store.begin_run(job, now, trigger, run_id=run_id)
             _LOG.info("%s begins", job, extra={"job": job, "run": run_id, "trigger": trigger})
+            result = JobResult(Outcome.FAILED, (INTERRUPTED,))
             try:
                 result = _guarded(job, work, RunContext(run_id, now, progress))
+                self.store.end_run(run_id, self.clock(), result)
             except Interrupted:
-                self.store.end_run(run_id, self.clock(), JobResult(Outcome.FAILED, (INTERRUPTED,)))
+                # Also where the signal came while the end was being recorded: what was done is not forgotten.
+                self.store.end_run(run_id, self.clock(), result)
                 raise
-            self.store.end_run(run_id, self.clock(), result)
             _log_end(job, run_id, result)
             return result
 

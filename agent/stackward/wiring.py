@@ -7,6 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from stackward import stacks
+from stackward.core.errors import StackwardError
+from stackward.core.model import display
 from stackward.runner import Runner
 from stackward.steps.undo import Undo
 from stackward.store import Store
@@ -78,8 +80,17 @@ class Appliance:
 
 
 def build(settings: Settings) -> Appliance:
-    """Everything for `settings`. Creates the state directory; touches nothing else."""
+    """Everything for `settings`. Creates the state directory; touches nothing else.
+
+    Raises:
+        StackwardError: the state directory cannot be made, or its database not be opened.
+    """
     state: Path = settings.state_dir
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StackwardError(
+            f"the state directory {display(state)} cannot be made: {error.strerror}", hint="run it as root"
+        ) from error
     locks = Locks(state / "locks")
     return Appliance(settings, locks, Store.open(state / "stackward.sqlite", now=utc_now(), locks=locks))

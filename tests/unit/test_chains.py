@@ -45,6 +45,12 @@ def test_a_new_host_is_not_backed_up_for_nights_before_it_came(store):
     assert names(store, noon, since=noon - timedelta(hours=1)) == []
 
 
+def test_a_clock_that_was_wrong_once_does_not_stop_the_schedule(store):
+    record(store, "nightly", SATURDAY, Outcome.OK)
+    record(store, "nightly", SATURDAY + timedelta(days=4000), Outcome.OK)
+    assert names(store, SATURDAY + timedelta(days=1, minutes=1)) == [("Sun 02:00", "nightly")]
+
+
 def test_only_the_stacks_that_failed_are_tried_again(store):
     parts = (StackResult("good", Outcome.OK), StackResult("bad", Outcome.FAILED), StackResult("", Outcome.FAILED))
     record(store, "backup-data", SATURDAY, Outcome.FAILED, *parts)

@@ -156,3 +156,20 @@ def test_what_was_killed_is_closed_and_named(runner):
     runner.store.begin_run("backup-data", datetime(2026, 11, 21, 2, tzinfo=UTC), "schedule")
     assert runner.close_interrupted() == ["backup-data of 2026-11-21 02:00:00 was interrupted"]
     assert runner.close_interrupted() == []
+
+
+def test_a_signal_while_the_end_is_recorded_does_not_lose_the_result(runner):
+    class Once:
+        """A clock that is interrupted when it tells the end."""
+
+        ticks = 0
+
+        def __call__(self):
+            self.ticks += 1
+            if self.ticks == 2:
+                raise Interrupted("SIGTERM")
+            return runner.clock()
+
+    with pytest.raises(Interrupted):
+        Runner(runner.store, runner.locks, Once()).execute("backup-data", lambda _: OK)
+    assert runner.store.last_run("backup-data").outcome is Outcome.OK

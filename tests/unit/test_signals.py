@@ -7,7 +7,7 @@ from stackward.core.errors import Interrupted
 from stackward.tools.signals import interruptible
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_interrupts_and_the_second_lets_it_unwind(number):
     unwound = []
 

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 
 from stackward import chains
 from stackward.cli import results
+from stackward.cli.stacks import choose
 from stackward.core.errors import SettingsError
-from stackward.core.model import display
-from stackward.core.values import suggest
 from stackward.tools.signals import interruptible
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from stackward.cli.context import Context
-    from stackward.wiring import Appliance
 
 # Flags that older cron lines carry: what they ask for is not there yet, and must not seem done.
 _NOT_YET = {
@@ -48,7 +46,7 @@ def run(arguments: Namespace, context: Context) -> int:
             raise SettingsError(f"{option}: {what} is not in this version", hint=f"leave {option} out")
     appliance = context.appliance
     only = tuple(arguments.stacks)
-    _require_known(appliance, only)
+    choose(appliance.discovery, only)
     wanted = chains.Wanted(
         data=arguments.data or not arguments.config or bool(only),
         stacks=only,
@@ -65,14 +63,3 @@ def run(arguments: Namespace, context: Context) -> int:
             dry_run=arguments.dry_run,
         )
     return results.show_chain(context.output, result)
-
-
-def _require_known(appliance: Appliance, names: tuple[str, ...]) -> None:
-    known = [stack.name for stack in appliance.discovery.stacks]
-    for name in names:
-        if name not in known:
-            near = suggest(name, known)
-            raise SettingsError(
-                f"there is no stack {display(name)} in {display(appliance.settings.docker_root)}",
-                hint=display(near) or "`stackward stacks` names them all",
-            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,8 @@ def outcome_text(outcome: Outcome | None) -> Text:
 
 class _Warnings(Silent):
     def warn(self, text: str) -> None:
-        print(f"stackward: {text}", file=sys.stderr)
+        with suppress(OSError):  # nobody reads it any more: no reason for a run to fail
+            print(f"stackward: {text}", file=sys.stderr)
 
 
 class _Watched:

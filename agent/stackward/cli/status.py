@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from stackward.cli.render import table
+from stackward.cli.stacks import choose
 from stackward.core.artifacts import ArtifactKind
 from stackward.core.errors import RefusedError
 from stackward.core.model import Outcome, display
@@ -38,7 +39,7 @@ def run(arguments: Namespace, context: Context) -> int:
     appliance.runner.close_interrupted()
     now = appliance.now()
     discovery = appliance.discovery
-    stacks = [stack for stack in discovery.stacks if not arguments.stacks or stack.name in arguments.stacks]
+    stacks = choose(discovery, arguments.stacks)
     verdicts = verdicts_of(appliance, stacks, now)
     general = [problem.message for problem in discovery.problems]
     if discovery.docker_error:

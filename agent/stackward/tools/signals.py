@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT become `Interrupted` in the main thread, so that a run unwinds like after any other error."""
+"""A signal to end becomes `Interrupted` in the main thread, so that a run unwinds like after any other error."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # How long a run may unwind (start containers, remove what is half made) before a second signal cuts that short.
 UNWIND_SECONDS = 30.0
+# SIGHUP: the terminal went away.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def interruptible() -> Iterator[None]:
         quiet_until = now + UNWIND_SECONDS
         raise Interrupted(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
     try:
         yield
     finally:
