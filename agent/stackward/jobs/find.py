@@ -1,0 +1,143 @@
+"""find: in which backups a file is, and how to get it back."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from stackward.config import Settings
+from stackward.core.artifacts import DUMPS, ArtifactKind
+from stackward.core.errors import SettingsError
+from stackward.core.model import JobResult, Outcome, display
+from stackward.core.progress import Progress
+from stackward.steps import catalog
+from stackward.steps.catalog import Artifact
+from stackward.tools import manifest, process
+
+SHOWN = 1000  # paths that are named; the rest are counted
+
+
+@dataclass(slots=True)
+class Found:
+    """A path of a stack (or of the configuration, with stack ""), and the backups it is in, newest first."""
+
+    stack: str
+    path: str
+    backups: list[str] = field(default_factory=list)
+    versions: set[str] = field(default_factory=set)  # digests, where they are known
+
+
+def run(*, settings: Settings, name: str, stack: str | None = None, progress: Progress) -> JobResult:
+    """Look for `name` in all backups that are listed: a part of a file's or directory's name, or a pattern with * and ?.
+
+    With a `/` in it, `name` is a part of the whole path.
+
+    Raises:
+        RefusedError: BACKUP_ROOT cannot be read.
+        SettingsError: `name` is empty.
+    """
+    if not name.strip("/"):
+        raise SettingsError("find needs a name to look for")
+    matches = matcher(os.fsencode(name))
+    found: dict[tuple[str, str], Found] = {}
+    warnings = []
+    for artifact in catalog.catalog(settings):
+        if artifact.replaced or (stack is not None and stack not in artifact.stacks):
+            continue
+        progress.step(f"looking through {artifact.name.name}")
+        try:
+            for owner, path, digest in _contents(artifact, matches):
+                if stack is None or owner == stack:
+                    one = found.setdefault((owner, path), Found(owner, path))
+                    one.backups += [artifact.name.name] if artifact.name.name not in one.backups[-1:] else []
+                    one.versions.add(digest)
+        except FileNotFoundError:
+            continue  # pruned meanwhile
+        except (OSError, ValueError, process.CommandError) as error:
+            warnings.append(f"{artifact.name.name} could not be looked through: {error}")
+    listed = sorted(found.values(), key=lambda one: (one.stack, one.path))
+    return JobResult(
+        outcome=Outcome.WARN if warnings else Outcome.OK,
+        reasons=tuple(warnings),
+        details={"found": [_shown(one) for one in listed[:SHOWN]], "more": max(0, len(listed) - SHOWN)},
+    )
+
+
+def matcher(name: bytes) -> Callable[[bytes], bytes | None]:
+    """A function from a path to its beginning up to the part that matches (a directory's own path), or None."""
+    wanted = name.strip(b"/").lower()
+    if not re.search(rb"[*?\[]", wanted):
+        wanted = b"*" + re.sub(rb"([*?\[])", rb"[\1]", wanted) + b"*"
+    pattern = re.compile(fnmatch.translate(wanted.decode("latin-1")).encode("latin-1"), re.DOTALL)
+    if b"/" in wanted:
+        anywhere = re.compile(fnmatch.translate("*" + wanted.decode("latin-1")).encode("latin-1"), re.DOTALL)
+        return lambda path: path if anywhere.match(path.lower()) else None
+
+    def by_part(path: bytes) -> bytes | None:
+        end = 0
+        for part in path.split(b"/"):
+            end += len(part) + 1
+            if pattern.match(part.lower()):
+                return path[: end - 1]
+        return None
+
+    return by_part
+
+
+def _contents(artifact: Artifact, matches: Callable[[bytes], bytes | None]) -> Iterator[tuple[str, str, str]]:
+    """Stack, path within it as `restore` takes it, and digest ("" where none is known) of what matches."""
+    if artifact.kind is ArtifactKind.CONFIG:
+        for line in process.lines(["tar", "--list", "--gzip", "--quoting-style=literal", "--file", artifact.path]):
+            if (hit := matches(line.removeprefix(b"./").rstrip(b"/"))) is not None:
+                yield "", os.fsdecode(hit), ""
+        return
+    if artifact.kind is not ArtifactKind.DATA:
+        return
+    trees = {
+        os.fsencode(tree.path): (stack, os.fsencode(tree.mount_name))
+        for stack in artifact.stacks
+        for tree in artifact.trees(stack)
+    }
+    trees |= {os.fsencode(f"{DUMPS}/{stack}"): (stack, os.fsencode(DUMPS)) for stack in artifact.stacks}
+    for digest, path in _lines(artifact):
+        for depth in (1, 2, 3):
+            parts = path.split(b"/", depth)
+            if len(parts) <= depth or (owner := trees.get(b"/".join(parts[:depth]))) is None:
+                continue
+            if (hit := matches(parts[depth])) is not None:
+                whole = hit == parts[depth]
+                yield owner[0], os.fsdecode(owner[1] + b"/" + hit), digest if whole else ""
+            break
+
+
+def _lines(artifact: Artifact) -> Iterator[manifest.Line]:
+    if artifact.checksum_path.exists():
+        yield from manifest.read(artifact.checksum_path)
+        return
+    root = os.fsencode(artifact.path)
+    for directory, _, names in os.walk(root):
+        for name in names:
+            yield "", os.path.join(directory, name)[len(root) + 1 :]
+
+
+def _shown(one: Found) -> dict[str, object]:
+    known = one.versions - {""}
+    return {
+        "stack": display(one.stack),
+        "path": display(one.path),
+        "backups": one.backups,
+        "versions": len(known) or None,
+        "restore": _command(one),
+    }
+
+
+def _command(one: Found) -> str:
+    """What gets the newest one back; "" where `restore` takes no path (the configuration, dumps)."""
+    if not one.stack:
+        return f"stackward restore config --from {one.backups[0]}"
+    if one.path.startswith(f"{DUMPS}/"):
+        return f"stackward restore {display(one.stack)} --to DIR --from {one.backups[0]}"
+    return f"stackward restore '{display(one.stack)}:{display(one.path)}' --from {one.backups[0]}"

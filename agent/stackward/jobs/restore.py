@@ -1,0 +1,339 @@
+"""restore: puts a stack, or a path of it, back as a backup holds it; or lays it down somewhere else.
+
+The backup is verified first, as far as it is needed. What a restore replaces is kept for seven days, for `--undo`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from stackward.config import Settings
+from stackward.core.errors import ExitCode, RefusedError, SettingsError
+from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
+from stackward.core.progress import Progress
+from stackward.steps import catalog, crashpoints, kept, quiesce, restore_path, restore_plan, restore_tree, volumes
+from stackward.steps.catalog import Artifact
+from stackward.steps.kept import Record
+from stackward.steps.restore_plan import Target
+from stackward.steps.undo import Undo
+from stackward.steps.verification import check
+from stackward.tools import filesystem, rsync
+from stackward.tools.docker import Docker
+
+_SHOWN = 1000  # changes that a dry run names; the rest are counted
+_NO_LIMIT = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to restore: all of `stack`, or `path` in it; from the newest backup or the one `wanted` (a name or a date)."""
+
+    stack: str
+    path: str | None = None
+    wanted: str | None = None
+    to: Path | None = None
+    overwrite: bool = False
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a restore works with. `docker` is None where no engine answers."""
+
+    settings: Settings
+    docker: Docker | None
+    undo: Undo
+    now: datetime
+    run_id: str
+    progress: Progress
+
+    @property
+    def kept(self) -> Path:
+        return self.settings.state_dir / "kept"
+
+    def reach(self, point: str) -> None:
+        crashpoints.reach(point, self.settings.crash_point)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What came of it."""
+
+    transfers: list[rsync.Transfer]
+    notes: list[str]
+    warnings: list[str]
+    details: dict[str, Any]
+    standstill_seconds: float | None = None
+
+
+def run(request: Request, means: Means, discovery_stacks: Sequence[Stack]) -> JobResult:
+    """Restore, or with `dry_run` say what would change. The caller holds the lock of the stack and shares BACKUP_ROOT's.
+
+    Raises:
+        RefusedError: the backup is damaged, the stack is gone or somebody else uses its trees.
+        SettingsError: what was asked for makes no sense.
+        StackwardError, OSError: it failed; what was there is there again.
+    """
+    artifact = restore_plan.choose(catalog.catalog(means.settings), request.stack, request.wanted)
+    stack = next((one for one in discovery_stacks if one.name == request.stack), None)
+    done = _Done([], [], [], {"artifact": artifact.name.name, "dry_run": request.dry_run})
+    if request.to is not None:
+        _elsewhere(request, means, artifact, request.to, stack, done)
+    elif stack is None:
+        raise RefusedError(
+            f"{display(request.stack)} is no stack under {display(means.settings.docker_root)}",
+            hint=f"stackward restore config {display(request.stack)} brings its directory back; or --to DIR",
+        )
+    elif request.path is not None:
+        _path(request, means, artifact, stack, done)
+    else:
+        _whole(request, means, artifact, stack, done)
+    if not request.dry_run:
+        kept.expire(means.kept, means.now)
+    return _result(request, artifact, done)
+
+
+def undo_last(stack: Stack, means: Means) -> JobResult:
+    """Put back what the last restore of `stack` replaced; what that had put there is kept for the rest of the week.
+
+    Raises:
+        StackwardError: there is nothing to undo, or it is gone.
+    """
+    record = kept.latest(means.kept, stack.name)
+    plan = quiesce.whole_stack(stack) if record.whole_stack else quiesce.Plan()
+    with quiesce.quiesced(means.docker, means.undo, stack, plan, _NO_LIMIT) as still:
+        places = kept.put_back(means.kept, record)
+    part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)
+    return JobResult(Outcome.OK, stacks=(part,), details={"undone": record.what, "at": record.at, "places": places})
+
+
+def _whole(request: Request, means: Means, artifact: Artifact, stack: Stack, done: _Done) -> None:
+    found, homeless = restore_plan.targets(artifact, stack)
+    done.notes += restore_plan.not_restored(artifact, stack, found, homeless)
+    done.warnings += [f"{display(e.mount_name)} was not restored: the stack has no such tree now" for e in homeless]
+    _verify(request, means, artifact, [target.entry.path for target in found], done)
+    if not found:
+        raise RefusedError(
+            f"{artifact.name.name} holds no tree that {display(stack.name)} has now", hint="use --to DIR"
+        )
+    if request.dry_run:
+        done.details["trees"] = [_changes(target) for target in found]
+        done.details["stop"] = [c.name for c in quiesce.whole_stack(stack).stop]
+        return
+    _require_docker(request, means, stack)
+    kept.discard_unfinished(means.kept, stack.name)
+    with ExitStack() as held:
+        placed = [_placed(means, stack, target, held) for target in found]
+        if means.docker is not None and not request.force:
+            restore_plan.refuse_other_users(stack, placed, means.docker.containers())
+        _replace(means, artifact, stack, [restore_tree.replacement(t, means.run_id) for t in placed], done)
+    if not stack.running:
+        done.notes.append(f"{display(stack.name)} was not running and was not started")
+
+
+def _replace(
+    means: Means, artifact: Artifact, stack: Stack, chosen: Sequence[restore_tree.Replacement], done: _Done
+) -> None:
+    """Copy beside, stop, swap, go on. Whatever fails or kills this: the old trees, or the new ones, never a mixture."""
+    record = _record(means, artifact, stack, tuple({str(one.home): None for one in chosen}), whole_stack=True)
+    kept.write(means.kept, record)
+    try:
+        for one in chosen:
+            means.progress.step(
+                f"{display(stack.name)}: copying {display(one.target.place)}", total_bytes=one.target.entry.bytes
+            )
+            done.transfers.append(restore_tree.prepare(one, means.progress))
+        means.progress.step(f"{display(stack.name)}: swapping its data")
+        plan = quiesce.whole_stack(stack)
+        with quiesce.quiesced(means.docker, means.undo, stack, plan, _NO_LIMIT) as still:
+            means.reach("restore-stopped")
+            entries = tuple(entry for one in chosen for entry in restore_tree.entries(one))
+            record = replace(record, entries=entries)
+            kept.write(means.kept, record)
+            aside = [move for one in chosen for move in restore_tree.moves_aside(one)]
+            inward = [move for one in chosen for move in restore_tree.moves_in(one)]
+            reason = f"restore of stack {stack.name}: what was there is moved aside"
+            with means.undo.promised(reason, restore_tree.ways_back(aside), only_on_error=True):
+                restore_tree.carry_out(aside)
+                means.reach("restore-aside")
+                restore_tree.carry_out(inward)
+                for one in chosen:
+                    restore_tree.adopt_attributes(one)
+                kept.write(means.kept, replace(record, done=True))
+                means.reach("restore-copied")
+    except BaseException:
+        kept.discard_unfinished(means.kept, stack.name)
+        raise
+    done.standstill_seconds = still.seconds
+
+
+def _path(request: Request, means: Means, artifact: Artifact, stack: Stack, done: _Done) -> None:
+    assert request.path is not None
+    inside = restore_plan.locate(artifact, stack.name, request.path, stack.directory)
+    target = next((t for t in restore_plan.targets(artifact, stack)[0] if t.entry == inside.entry), None)
+    if target is None:
+        name = display(inside.entry.mount_name)
+        raise RefusedError(f"{name} is no tree of {display(stack.name)} any more", hint="use --to DIR")
+    _verify(request, means, artifact, [os.path.normpath(f"{inside.entry.path}/{inside.path}")], done)
+    with ExitStack() as held:
+        place = target.place if request.dry_run else _placed(means, stack, target, held).place
+        chosen = restore_path.plan(inside, place, overwrite=request.overwrite)
+        _describe_path(chosen, done)
+        if not request.dry_run:
+            _write_path(means, artifact, stack, chosen, done)
+
+
+def _write_path(means: Means, artifact: Artifact, stack: Stack, chosen: restore_path.Plan, done: _Done) -> None:
+    kept.discard_unfinished(means.kept, stack.name)
+    if not chosen.write:
+        return
+    home = restore_path.home_of(chosen.place, means.run_id)
+    record = _record(means, artifact, stack, (str(home),), path=str(chosen.inside.path))
+    record = replace(record, entries=tuple(restore_path.entries(chosen, home)))
+    kept.write(means.kept, record)
+    means.progress.step(f"{display(stack.name)}: restoring {display(chosen.inside.path)}")
+
+    def finished() -> None:
+        kept.write(means.kept, replace(record, done=True))
+
+    done.transfers.append(restore_path.carry_through(chosen, home, means.undo, finished))
+
+
+def _describe_path(chosen: restore_path.Plan, done: _Done) -> None:
+    done.details |= {
+        "place": display(chosen.place / chosen.inside.path),
+        "new": [display(path) for path in chosen.new[:_SHOWN]],
+        "overwritten": [display(path) for path in chosen.replace[:_SHOWN]],
+        "left_alone": chosen.left_alone,
+        "changes": len(chosen.write),
+    }
+    if chosen.left_alone:
+        done.notes.append(
+            f"{chosen.left_alone} that differ from the backup were left alone (--overwrite replaces them)"
+        )
+    done.notes.append("only files: a database that refers to them is as it was")
+
+
+def _elsewhere(request: Request, means: Means, artifact: Artifact, to: Path, stack: Stack | None, done: _Done) -> None:
+    """Copy out of the backup into `to`; nothing of the stack is touched."""
+    to = Path(os.path.abspath(to))
+    root = Path(os.path.realpath(means.settings.backup_root))
+    if root in (real := Path(os.path.realpath(to)), *real.parents):
+        raise SettingsError(f"{display(to)} is within BACKUP_ROOT", hint="restore to a directory elsewhere")
+    if os.path.lexists(to) and not (os.path.isdir(to) and (request.overwrite or not os.listdir(to))):
+        raise RefusedError(f"{display(to)} is there and not empty", hint="name a new directory, or add --overwrite")
+    inside = None
+    if request.path is not None:
+        inside = restore_plan.locate(artifact, request.stack, request.path, stack.directory if stack else None)
+        paths = [os.path.normpath(f"{inside.entry.path}/{inside.path}")]
+    else:
+        paths = list(artifact.prefixes(request.stack))
+    _verify(request, means, artifact, paths, done)
+    done.details["to"] = display(to)
+    if request.dry_run:
+        done.details["paths"] = [display(path) for path in paths]
+        return
+    means.progress.step(f"copying {display(request.stack)} to {display(to)}", total_bytes=artifact.size_bytes)
+    to.mkdir(parents=True, exist_ok=True)
+    if inside is not None:
+        done.transfers.append(restore_path.copy_out(inside, to))
+    else:
+        for entry in artifact.trees(request.stack):
+            done.transfers.append(rsync.copy(artifact.path / entry.path, to / entry.mount_name, delete=False))
+        if (dumps := artifact.path / f".dumps/{request.stack}").is_dir():
+            done.transfers.append(rsync.copy(dumps, to / "dumps", delete=False))
+    filesystem.sync_filesystem(to)
+    if filesystem.mount_of(Path(os.path.realpath(to)), filesystem.mounts()).type == "overlay":
+        done.warnings.append(f"{display(to)} is inside the appliance's container, not on the host")
+
+
+def _verify(request: Request, means: Means, artifact: Artifact, paths: Sequence[str], done: _Done) -> None:
+    """Raises RefusedError where what is asked for is damaged, unless `force`."""
+    report = check(artifact, means.progress, paths)
+    done.notes += [f"{artifact.name.name}: {warning}" for warning in report.warnings]
+    if not report.damaged:
+        return
+    named = ", ".join(f"{display(finding.path)} ({finding.fault})" for finding in report.findings[:5])
+    what = f"{artifact.name.name} is damaged: {report.summary}: {named}{' …' if report.damaged > 5 else ''}"
+    if not request.force:
+        raise RefusedError(what, hint="restore an older one with --from DATE, or this one as it is with --force")
+    done.warnings.append(what)
+
+
+def _placed(means: Means, stack: Stack, target: Target, held: ExitStack) -> Target:
+    """The target with the directory that its tree is now; a volume is made and mounted where it is not."""
+    if target.volume is None or (os.path.isdir(target.place) and target.tree and not target.tree.driver_options):
+        return target
+    return replace(target, place=volumes.place(means.docker, stack, target.volume, held))
+
+
+def _require_docker(request: Request, means: Means, stack: Stack) -> None:
+    if means.docker is None and not request.force:
+        raise RefusedError(
+            f"no Docker Engine answers: it is not known whether {display(stack.name)} is running",
+            hint="start Docker, or add --force if the stack does not run",
+        )
+
+
+def _record(
+    means: Means,
+    artifact: Artifact,
+    stack: Stack,
+    directories: tuple[str, ...],
+    *,
+    path: str = "",
+    whole_stack: bool = False,
+) -> Record:
+    what = f"restore of {display(stack.name)}{':' + display(path) if path else ''} from {artifact.name.name}"
+    return Record(
+        run=means.run_id,
+        at=means.now.isoformat(),
+        subject=stack.name,
+        what=what,
+        entries=(),
+        directories=directories,
+        whole_stack=whole_stack,
+    )
+
+
+def _changes(target: Target) -> dict[str, Any]:
+    items = restore_tree.changes(target)
+    deleted = [item for item in items if item.flags.startswith("*")]
+    new = [item for item in items if item.flags.endswith("+++++++++")]
+    return {
+        "tree": display(target.entry.mount_name),
+        "place": display(target.place),
+        "new": len(new),
+        "removed": len(deleted),
+        "changed": len(items) - len(new) - len(deleted),
+        "items": [f"{item.flags:11} {display(item.path)}" for item in items[:_SHOWN]],
+    }
+
+
+def _result(request: Request, artifact: Artifact, done: _Done) -> JobResult:
+    counts = Counts(
+        files=sum(t.files for t in done.transfers),
+        files_changed=sum(t.files_changed for t in done.transfers),
+        bytes=sum(t.bytes for t in done.transfers),
+        bytes_changed=sum(t.bytes_changed for t in done.transfers),
+    )
+    outcome = Outcome.WARN if done.warnings else Outcome.OK
+    part = StackResult(
+        request.stack, outcome, tuple(done.warnings), counts, done.standstill_seconds, artifact.name.name
+    )
+    return JobResult(
+        outcome=outcome,
+        reasons=tuple(done.warnings),
+        stacks=() if request.dry_run else (part,),
+        counts=counts,
+        artifacts=(artifact.name.name,),
+        exit_code=ExitCode.OK,
+        details={**done.details, "not_restored": done.notes},
+    )
