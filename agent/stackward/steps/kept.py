@@ -93,7 +93,7 @@ def latest(directory: Path, subject: str) -> Record:
         StackwardError: there is none.
     """
     for record in records(directory):
-        if record.subject == subject and record.done and not record.undone:
+        if record.subject == subject and record.done and not record.undone and not _was_taken_back(record):
             return record
     raise StackwardError(
         f"there is no restore of {display(subject) or 'the configuration'} to undo",
@@ -121,7 +121,8 @@ def discard_unfinished(directory: Path, subject: str) -> None:
     The caller holds the lock of `subject`.
     """
     for record in records(directory):
-        if record.subject == subject and not record.done and not _holds_something(record):
+        unfinished = not record.done or _was_taken_back(record)
+        if record.subject == subject and unfinished and not _holds_something(record):
             _delete(directory, record)
 
 
@@ -176,6 +177,12 @@ def _delete_kept(kept: Path, entries: Sequence[Path]) -> None:
         kept.parent.rmdir()
     except OSError:
         return  # another restore's things are in it, or it is gone
+
+
+def _was_taken_back(record: Record) -> bool:
+    """It was killed between its last step and the end: all that was there is back already."""
+    replaced = [entry for entry in record.entries if entry.identity]
+    return bool(replaced) and not _holds_something(record) and all(map(_is_back, replaced))
 
 
 def _holds_something(record: Record) -> bool:

@@ -119,7 +119,8 @@ def copy_out(inside: Inside, destination: Path) -> rsync.Transfer:
 def _differing(inside: Inside, place: Path, *, content: bool) -> list[bytes]:
     """Paths that are not there, or not the same: by size and time, or by `content` too."""
     wanted = os.fsencode(inside.path) if inside.path.parts else b"."
-    with _listed([wanted], "--recursive", *(["--checksum"] if content else [])) as extra:
+    # --force: in a dry run it only says that a directory may stand where the backup has a file.
+    with _listed([wanted], "--recursive", "--force", *(["--checksum"] if content else [])) as extra:
         items = rsync.differences(inside.source, place, delete=False, extra=extra)
     return [item.path for item in items if item.path not in (b"", b".") and not item.flags.startswith("*")]
 
