@@ -1,10 +1,12 @@
 import io
 import json
 
+import pytest
 from rich.console import Console
+from rich.progress import Progress as Bars
 from rich.text import Text
 
-from stackward.cli.render import Output, outcome_text, table
+from stackward.cli.render import Amount, Output, Watched, outcome_text, table
 from stackward.cli.results import counted, document, draw
 from stackward.core.model import Counts, JobResult, Outcome, StackResult
 
@@ -65,3 +67,24 @@ def test_a_result_as_json_has_the_exit_code():
     found = document("verify", JobResult(Outcome.FAILED, exit_code=3, stacks=(StackResult("a", Outcome.FAILED),)))
     assert (found["outcome"], found["exit_code"], found["stacks"][0]["outcome"]) == ("failed", 3, "failed")
     assert json.loads(json.dumps(found)) is not None
+
+
+@pytest.mark.parametrize(
+    ("totals", "told"),
+    [
+        ({}, "1 KiB, 3 files"),
+        ({"total_bytes": 2048}, "1 KiB of 2 KiB, 3 files"),
+        ({"total_bytes": 2048, "total_files": 9}, "1 KiB of 2 KiB, 3 of 9 files"),
+    ],
+)
+def test_bars_tell_bytes_and_files_and_of_how_many(totals, told):
+    with Bars(Amount(), console=Console(file=io.StringIO())) as bars:
+        watched = Watched(bars)
+        watched.advance(byte_count=1)  # before any step: nothing to add it to
+        watched.step("before", total_bytes=5)
+        watched.step("copying", **totals)
+        assert Amount().render(bars.tasks[0]).plain == ("0 B of 2 KiB" if totals else "")
+        watched.advance(byte_count=1000, files=1)
+        watched.advance(byte_count=24, files=2)
+        [task] = bars.tasks
+        assert (task.description, Amount().render(task).plain) == ("copying", told)

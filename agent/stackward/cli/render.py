@@ -9,13 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from stackward.core.model import Outcome
 from stackward.core.progress import Silent
+from stackward.core.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,16 +54,10 @@ class Output:
         if not (self.human and sys.stderr.isatty()):
             yield _Warnings()
             return
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TextColumn("{task.fields[files]}", markup=False),
-            TimeRemainingColumn(),
-        )
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), Amount(), TimeRemainingColumn())
         console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         with Bars(*columns, console=console, transient=True) as bars:
-            yield _Watched(bars)
+            yield Watched(bars)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
@@ -93,28 +88,37 @@ class _Warnings(Silent):
             print(f"stackward: {text}", file=sys.stderr)
 
 
-class _Watched:
+class Amount(ProgressColumn):
+    """Bytes and files so far, and of how many, as far as it is known."""
+
+    def render(self, task: Task) -> Text:
+        of = f" of {format_bytes(task.total)}" if task.total else ""
+        told = [f"{format_bytes(task.completed)}{of}"] if task.completed or task.total else []
+        files, total_files = task.fields["files"], task.fields["total_files"]
+        if files:
+            told.append(f"{files}{f' of {total_files}' if total_files else ''} files")
+        return Text(", ".join(told))
+
+
+class Watched:
     """Progress as bars: one line a step, the earlier ones vanish when the next begins."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._task: TaskID | None = None
         self._files = 0
-        self._total_files: int | None = None
 
     def step(self, text: str, *, total_bytes: int | None = None, total_files: int | None = None) -> None:
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._files, self._total_files = 0, total_files
-        self._task = self._bars.add_task(text, total=total_bytes, files="")
+        self._files = 0
+        self._task = self._bars.add_task(text, total=total_bytes, files=0, total_files=total_files)
 
     def advance(self, *, byte_count: int = 0, files: int = 0) -> None:
         if self._task is None:
             return
         self._files += files
-        of = f"/{self._total_files}" if self._total_files else ""
-        told = f"{self._files}{of} files" if self._files else ""
-        self._bars.update(self._task, advance=byte_count, files=told)
+        self._bars.update(self._task, advance=byte_count, files=self._files)
 
     def warn(self, text: str) -> None:
         self._bars.console.print(f"stackward: {text}", style="yellow")

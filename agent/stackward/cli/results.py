@@ -61,7 +61,10 @@ def show_chain(output: Output, result: ChainResult) -> ExitCode:
 
 def draw(console: Console, job: str, result: JobResult) -> None:
     """A heading with the outcome, the reasons, a line per stack."""
-    told = [text for text in (", ".join(map(display, result.artifacts)), counted(result.counts)) if text]
+    named = ", ".join(map(display, result.artifacts))
+    told = [
+        text for text in (f"removed {named}" if named and job == "prune" else named, counted(result.counts)) if text
+    ]
     console.print(Text.assemble((job, "bold"), " ", outcome_text(result.outcome), "  ", ", ".join(told)))
     for reason in result.reasons:
         console.print(f"  {reason}")
