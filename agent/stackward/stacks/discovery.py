@@ -190,7 +190,7 @@ def _problems(directory: Path, resolved: resolving.Resolved) -> list[Problem]:
     problems = []
     if name in artifacts.RESERVED_STACK_NAMES:
         message = f"a stack cannot be called {display(name)}: backups use that name themselves"
-        problems.append(Problem(name, message, "rename the directory"))
+        problems.append(Problem(name, message, "rename the directory", key="name"))
     if resolved.error:
         hint = f"`docker compose config` in {display(directory)} says the same"
         problems.append(Problem(name, f"Compose cannot read it: {resolved.error}", hint))

@@ -58,7 +58,7 @@ def _decided(stacks: tuple[Stack, ...]) -> Iterator[Finding]:
 
 
 def _problem(stack: Stack, problem: Problem) -> Finding:
-    severity = Severity.ERROR if stack.opted_in or not stack.resolved else Severity.WARN
+    severity = Severity.ERROR if problem.key or not stack.resolved else Severity.WARN
     where = f"{display(stack.name)}, service {display(problem.service)}" if problem.service else display(stack.name)
     return Finding(severity, "stacks", f"{where}: {problem.message}", problem.hint or "mend its compose file")
 

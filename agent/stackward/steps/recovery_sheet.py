@@ -1,0 +1,46 @@
+"""The recovery sheet: what to keep away from this host, and what to type on the day the host is gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stackward.core.model import display
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from stackward.config import Settings
+
+
+def sheet(settings: Settings, recipients: Sequence[str], key: Path | None, host: str) -> str:
+    """Text to print and keep. `key` is the identity file on this host, if it is here; its content is never in it."""
+    root, backups = display(settings.docker_root), display(settings.backup_root)
+    whom = "\n".join(f"     {recipient}" for recipient in recipients) or "     nobody yet: secrets are in no backup"
+    where = f"Copy {display(key)} (now!)" if key is not None else "Keep the identity file of these recipients"
+    return f"""\
+STACKWARD RECOVERY SHEET for {host}
+
+Keep somewhere that burns down separately (a password manager, a printout):
+  1. This sheet.
+  2. The age identity that opens the secrets capsules. {where}. Without it .env files and keys are lost.
+     Secrets are encrypted to:
+{whom}
+  3. The backups themselves, {backups}: a disk beside the host is gone with the host.
+
+On a new host with Docker Engine and Compose:
+  1. Attach the backups at {backups}, make {root}, and start the appliance as its README says.
+  2. Put the identity at {display(settings.config_dir)}/age.key (mode 0600).
+  3. docker exec stackward stackward verify
+  4. docker exec stackward stackward restore config --secrets --identity {display(settings.config_dir)}/age.key
+  5. For each stack: docker exec stackward stackward restore STACK
+  6. In each stack's directory, infrastructure first: docker compose up -d
+
+Without Stackward, with tools that every system has:
+  cd {backups}
+  sha256sum -c configs-STAMP.tar.gz.sha256 && tar -xzpf configs-STAMP.tar.gz -C {root}
+  age -d -i age.key secrets-STAMP.tar.gz.age | tar -xzp -C {root}
+  (cd data-DATE && sha256sum --quiet -c MANIFEST.sha256)
+  rsync -aHAXS --numeric-ids data-DATE/STACK/ {root}/STACK/data/
+  Named volumes and other trees are in data-DATE/.mounts/STACK/; data-DATE/stackward.json says where each belongs.
+"""
