@@ -37,6 +37,10 @@ def test_what_is_encrypted_is_decrypted_with_the_identity_alone(tmp_path, key):
     assert subprocess.run(["age", "-d", "-i", key[0], path], capture_output=True, check=True).stdout == plain
 
 
+def test_nothing_encrypted_is_nothing_decrypted(tmp_path, key):
+    assert decrypt(key[0], encrypt(tmp_path, b"", key[1])) == b""
+
+
 def test_each_of_several_recipients_can_decrypt(tmp_path, key):
     other = tmp_path / "other.key"
     path = encrypt(tmp_path, b"x", key[1], age.generate_key(other))

@@ -23,6 +23,7 @@ from stackward.core.secret_names import (
 )
 from stackward.core.units import format_bytes
 from stackward.steps.config_named import Named, named_by_stacks
+from stackward.steps.kept import KEPT, UNDONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 # Directories that are rebuilt or rotated, never configured; a stack may nevertheless be called so.
 REBUILT = frozenset({b"logs", b"cache", b".cache", b"__pycache__"})
-SNAPSHOTS = frozenset({b".stackward", b".nightly", b".snapshots", b".stackward-kept"})
+SNAPSHOTS = frozenset({b".stackward", b".nightly", b".snapshots", os.fsencode(KEPT)})
 _IGNORE_FILE_BYTES = 1 << 20
 
 
@@ -167,7 +168,7 @@ class _Walk:
         if (reason := self.named.closed.get(full)) is not None:
             self.members.append(path)  # as an empty directory: its owner and mode
             self._leave_out(path, reason)
-        elif name in SNAPSHOTS or name.startswith(os.fsencode(INCOMING_PREFIX)):
+        elif name in SNAPSHOTS or _is_put_aside(name):
             self._leave_out(path, "a snapshot, or something put aside")
         elif name == b".git":
             self._leave_out(path, "a repository's history")
@@ -191,7 +192,7 @@ class _Walk:
         """Take or leave one thing that is no directory. Returns the bytes it adds to the tarball."""
         name = os.path.basename(path)
         full = self.named.absolute(path)
-        if stat.S_ISSOCK(found.st_mode) or name == b".git" or name.startswith(os.fsencode(INCOMING_PREFIX)):
+        if stat.S_ISSOCK(found.st_mode) or name == b".git" or _is_put_aside(name):
             return 0
         if full in self.named.secrets or frame.secret or is_secret_name(name) or _holds_key(full, name, found):
             self.secrets.append(path)
@@ -273,6 +274,10 @@ def _ignored(frame: _Frame, path: bytes, *, is_directory: bool) -> bool:
         if verdict is not None:
             return verdict
     return False
+
+
+def _is_put_aside(name: bytes) -> bool:
+    return name.startswith(os.fsencode(INCOMING_PREFIX)) or name.endswith(os.fsencode(UNDONE))
 
 
 def _holds_key(full: bytes, name: bytes, found: os.stat_result) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from io import BytesIO
+from typing import IO, TYPE_CHECKING, cast
 
 from stackward.core.errors import RefusedError, SettingsError, StackwardError
 from stackward.core.model import display
@@ -12,6 +13,7 @@ from stackward.tools import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from io import BufferedReader
     from pathlib import Path
 
 
@@ -54,7 +56,11 @@ def decrypting(identity: Path, source: IO[bytes]) -> Iterator[IO[bytes]]:
         )
     try:
         with process.piped(["age", "--decrypt", "--identity", identity], stdin=source) as plain:
-            yield plain
+            something = bool(cast("BufferedReader", plain).peek(1))
+            if something:
+                yield plain
+        if not something:  # and age is content: there was nothing in it
+            yield BytesIO()
     except process.CommandError as error:
         if "no identity matched" in error.stderr_tail:
             raise RefusedError(

@@ -58,6 +58,7 @@ class Member:
     gid: int
     mtime: float
     link: bytes
+    device: tuple[int, int] = (0, 0)
 
     @property
     def is_directory(self) -> bool:
@@ -127,11 +128,17 @@ def members(source: IO[bytes]) -> Iterator[Member]:
     Raises:
         DamageError: it is not a gzip, its checksum is wrong, it ends early, or something in it is not tar's.
     """
+    for member, _content in contents(source):
+        yield member
+
+
+def contents(source: IO[bytes]) -> Iterator[tuple[Member, IO[bytes] | None]]:
+    """As `members`, each regular file with its content, which can be read until the next one is asked for."""
     try:
         with _gunzip(source) as plain, tarfile.open(fileobj=plain, mode="r|", bufsize=_BLOCK) as tar:
             while (info := tar.next()) is not None:
                 cast("Any", tar).members.clear()  # it would remember all of them
-                yield _member(info)
+                yield _member(info), tar.extractfile(info) if info.isreg() else None
             _require_end(cast("IO[bytes]", tar.fileobj))
     except (tarfile.TarError, igzip.BadGzipFile, _IsalError, EOFError, ValueError) as error:
         raise DamageError(f"the archive is damaged: {error}") from error
@@ -188,6 +195,7 @@ def _member(info: tarfile.TarInfo) -> Member:
         gid=info.gid,
         mtime=float(info.mtime),
         link=os.fsencode(info.linkname),
+        device=(info.devmajor, info.devminor),
     )
 
 

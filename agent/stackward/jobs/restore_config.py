@@ -1,0 +1,259 @@
+"""restore-config: puts configuration and secrets back from a tarball and its capsule.
+
+The backup is read and compared first; then what differs is unpacked beside its place, what was there is moved aside for
+seven days, and the new takes its name. Files that the backup doesn't have are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from stackward.config import Settings
+from stackward.core.artifacts import ArtifactKind
+from stackward.core.errors import RefusedError, SettingsError, StackwardError
+from stackward.core.model import Counts, JobResult, Outcome, display
+from stackward.core.progress import Progress
+from stackward.steps import catalog, config_restore, kept, verification
+from stackward.steps.catalog import Artifact
+from stackward.steps.config_restore import Item, State, Unit, above
+from stackward.steps.crashpoints import reach
+from stackward.steps.restore_tree import carry_out
+from stackward.steps.undo import Undo
+from stackward.tools import age, archive, filesystem
+
+IDENTITY = "age.key"  # below the configuration directory, where `stackward init` puts it
+SUBJECT = ""  # the configuration, among the records of what is kept
+_LISTED = 500
+
+_Opener = Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """An archive to restore from, plain bytes when opened."""
+
+    artifact: Artifact
+    open: _Opener
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    source: _Source
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to restore: all of DOCKER_ROOT or the directories `stacks`, from the newest config backup or the one `wanted`.
+
+    `secrets` adds the capsule that was made with it, opened with `identity` (default: the appliance's own key). `to` is a new
+    or empty directory that takes DOCKER_ROOT's place. `only_missing` leaves files alone that differ.
+    """
+
+    wanted: str | None = None
+    stacks: tuple[str, ...] = ()
+    secrets: bool = False
+    identity: Path | None = None
+    to: Path | None = None
+    only_missing: bool = False
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass(slots=True)
+class _Done:
+    """What is to be said beside the changes; `notes` are no warnings."""
+
+    warnings: list[str]
+    notes: list[str]
+
+
+def run(
+    request: Request, *, settings: Settings, undo: Undo, now: datetime, run_id: str, progress: Progress
+) -> JobResult:
+    """Restore, or with `dry_run` say what would change, file by file. The caller shares BACKUP_ROOT's lock.
+
+    Raises:
+        RefusedError: the backup is damaged (unless `force`), `to` is not empty, or the identity is the wrong one.
+        StackwardError: there is no such backup, or nothing of these stacks in it; or it failed, and what was there is there.
+    """
+    done = _Done([], [])
+    sources = _sources(settings, request, done)
+    for source in sources:
+        _verify(source.artifact, request, done, progress)
+    root = _root(settings, request)
+    planned = [_plan(source, root, request, progress) for source in sources]
+    items = [item for plan in planned for item in plan.items]
+    if not items:
+        wanted = ", ".join(map(display, request.stacks)) or "any stack"
+        raise StackwardError(f"{sources[0].artifact.name.name} holds nothing of {wanted}")
+    if not request.dry_run and any(item.is_wanted for item in items):
+        _carry_out(planned, root, settings, undo, now, run_id, progress)
+    return _result(request, sources, items, done)
+
+
+def put_back(*, settings: Settings) -> JobResult:
+    """Undo the newest restore of configuration. Raises StackwardError when there is none, or what was kept is gone."""
+    directory = settings.state_dir / "kept"
+    record = kept.latest(directory, SUBJECT)
+    changed = kept.put_back(directory, record)
+    return JobResult(Outcome.OK, details={"undone": record.what, "at": record.at, "put_back": changed})
+
+
+def _sources(settings: Settings, request: Request, done: _Done) -> list[_Source]:
+    artifacts = catalog.catalog(settings)
+    newest = catalog.newest(artifacts, ArtifactKind.CONFIG)
+    chosen = catalog.find(artifacts, request.wanted) if request.wanted else newest
+    if chosen is None:
+        raise StackwardError("there is no config backup", hint="`stackward backup --config` makes one")
+    if chosen.kind is not ArtifactKind.CONFIG:
+        raise SettingsError(f"{chosen.name.name} is no config backup")
+    found = [_Source(chosen, partial(_open, chosen))]
+    if not request.secrets:
+        done.notes.append("secrets are not in it: --secrets restores them from the capsule")
+        return found
+    capsules = [a for a in artifacts if a.kind is ArtifactKind.SECRETS and a.name.when <= chosen.name.when]
+    if not capsules:
+        raise StackwardError(f"there is no secrets capsule that belongs to {chosen.name.name}")
+    capsule = max(capsules, key=lambda artifact: artifact.name.when)
+    if capsule.name.when != chosen.name.when:
+        done.warnings.append(f"the secrets are those of {capsule.name.name}, the newest from before the tarball")
+    identity = request.identity or settings.config_dir / IDENTITY
+    return [*found, _Source(capsule, partial(_open_capsule, capsule, identity))]
+
+
+@contextmanager
+def _open(artifact: Artifact) -> Iterator[IO[bytes]]:
+    with open(artifact.path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def _open_capsule(artifact: Artifact, identity: Path) -> Iterator[IO[bytes]]:
+    with open(artifact.path, "rb") as file, age.decrypting(identity, file) as plain:
+        yield plain
+
+
+def _verify(artifact: Artifact, request: Request, done: _Done, progress: Progress) -> None:
+    report = verification.check(artifact, progress)
+    done.notes += [f"{report.artifact}: {warning}" for warning in report.warnings]
+    if not report.damaged:
+        return
+    what = f"{report.artifact} is damaged: {report.findings[0].why}"
+    if not request.force:
+        raise RefusedError(what, hint="take an older one (`stackward list`), or --force to restore what can be read")
+    done.warnings.append(what)
+
+
+def _root(settings: Settings, request: Request) -> Path:
+    if request.to is None:
+        return Path(os.path.realpath(settings.docker_root))
+    root = Path(os.path.realpath(request.to))
+    if os.path.lexists(root) and (not root.is_dir() or os.listdir(root)):
+        raise RefusedError(f"{display(root)} is there and not empty", hint="name a directory that is new or empty")
+    return root
+
+
+def _plan(source: _Source, root: Path, request: Request, progress: Progress) -> _Planned:
+    progress.step(f"comparing {source.artifact.name.name}")
+    wanted = {os.fsencode(stack) for stack in request.stacks}
+    with source.open() as plain:
+        compared = config_restore.compare(plain, root, wanted, outside=request.to is None)
+        items = config_restore.with_links(list(compared))
+    if request.only_missing:
+        items = [replace(i, state=State.LEFT) if i.state is State.CHANGED else i for i in items]
+    return _Planned(source, tuple(items))
+
+
+def _carry_out(
+    planned: Sequence[_Planned],
+    root: Path,
+    settings: Settings,
+    undo: Undo,
+    now: datetime,
+    run_id: str,
+    progress: Progress,
+) -> None:
+    """Unpack beside, then swap names. Whatever fails or kills this: the old files, or the new ones."""
+    directory = settings.state_dir / "kept"
+    kept.discard_unfinished(directory, SUBJECT)
+    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    units = config_restore.units([item for plan in planned for item in plan.items], root, run_id)
+    homes = sorted({unit.home for unit in units})
+    record = kept.Record(
+        run=run_id,
+        at=now.isoformat(),
+        subject=SUBJECT,
+        what=f"restore of configuration from {planned[0].source.artifact.name.name}",
+        entries=config_restore.entries(units),
+        directories=tuple(map(str, homes)),
+    )
+    kept.write(directory, record)
+    try:
+        for home in homes:
+            _unpack(planned, [unit for unit in units if unit.home == home], home, progress)
+        progress.step("swapping configuration")
+        with undo.promised(record.what, config_restore.ways_back(units), only_on_error=True):
+            carry_out(config_restore.moves_aside(units))
+            reach("restore-aside", settings.crash_point)
+            carry_out(config_restore.moves_in(units))
+            kept.write(directory, replace(record, done=True))
+            reach("restore-copied", settings.crash_point)
+    except BaseException:
+        kept.discard_unfinished(directory, SUBJECT)
+        raise
+    for home in homes:
+        filesystem.remove_tree(home / "new")
+    kept.expire(directory, now)
+
+
+def _unpack(planned: Sequence[_Planned], units: Sequence[Unit], home: Path, progress: Progress) -> None:
+    """Everything of `units` into `home`/new, durably."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = home / "new"
+    new.mkdir()
+    paths = {unit.path for unit in units}
+    for plan in planned:
+        names = [item.member.name for item in plan.items if item.is_wanted and not paths.isdisjoint(above(item.path))]
+        progress.step(f"unpacking {plan.source.artifact.name.name}", total_files=len(names))
+        if names:
+            with plan.source.open() as plain:
+                archive.extract(plain, new, names)
+    filesystem.sync_filesystem(new)
+
+
+def _result(request: Request, sources: Sequence[_Source], items: Sequence[Item], done: _Done) -> JobResult:
+    by_state = {state: [item for item in items if item.state is state] for state in State}
+    changed = by_state[State.NEW] + by_state[State.CHANGED]
+    left = [f"{display(item.path)} is left as it is: {item.why}" for item in by_state[State.LEFT] if item.why]
+    warnings = [*done.warnings, *left]
+    tops = sorted({display(item.path.split(b"/")[0]) for item in changed})
+    details: dict[str, Any] = {
+        "artifacts": [source.artifact.name.name for source in sources],
+        "dry_run": request.dry_run,
+        "same": len(by_state[State.SAME]),
+        "changed_stacks": tops,
+        "notes": done.notes,
+    }
+    for name, state in (
+        ("new", State.NEW),
+        ("changed", State.CHANGED),
+        ("left", State.LEFT),
+        ("directories", State.DIFFERENT),
+    ):
+        details[name] = [display(item.path) for item in by_state[state][:_LISTED]]
+        details[f"{name}_in_all"] = len(by_state[state])
+    return JobResult(
+        outcome=Outcome.WARN if warnings else Outcome.OK,
+        reasons=tuple(warnings),
+        counts=Counts(files=len(items), files_changed=len(changed)),
+        artifacts=tuple(source.artifact.name.name for source in sources),
+        details=details,
+    )
