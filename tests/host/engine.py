@@ -34,7 +34,9 @@ def ensure_engine() -> None:
     deadline = time.monotonic() + 60
     while not answers(["docker", "info"]):
         if time.monotonic() > deadline:
-            raise CommandError("the Docker Engine does not answer\nHINT: `docker info` says why; see /var/log/dockerd.log")
+            raise CommandError(
+                "the Docker Engine does not answer\nHINT: `docker info` says why; see /var/log/dockerd.log"
+            )
         time.sleep(0.5)
 
 
@@ -115,8 +117,10 @@ def debian_mirror() -> str:
         for uri, suites in _deb822_entries(text) if place.suffix == ".sources" else _one_line_entries(text):
             if release in suites:
                 return uri
-    raise CommandError(f"no mirror for {release or 'this release'} in /etc/apt/sources.list or sources.list.d\n"
-                       f"HINT: get {BASE_IMAGE} onto this machine yourself: docker load, or docker pull elsewhere")
+    raise CommandError(
+        f"no mirror for {release or 'this release'} in /etc/apt/sources.list or sources.list.d\n"
+        f"HINT: get {BASE_IMAGE} onto this machine yourself: docker load, or docker pull elsewhere"
+    )
 
 
 def _deb822_entries(text: str) -> list[tuple[str, list[str]]]:
@@ -139,7 +143,9 @@ def _os_release() -> dict[str, str]:
 
 def build_arguments() -> list[str]:
     """This machine's own proxy and package index settings as `docker build` options; none where it has none."""
-    values = {name: os.environ[name] for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "no_proxy")}
+    values = {
+        name: os.environ[name] for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "no_proxy")
+    }
     apt_proxy = run(["apt-config", "shell", "p", "Acquire::http::Proxy"]).stdout if shutil.which("apt-config") else ""
     if apt_proxy and not {"http_proxy", "HTTP_PROXY"} & set(values):
         values["http_proxy"] = apt_proxy.strip().removeprefix("p=").strip("'")

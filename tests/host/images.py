@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .engine import IMAGE_LABEL, build_arguments, ensure_base_image, ensure_engine
-from .shell import CommandError, answers, checked, run, say, tail
+from .shell import CommandError, answers, pipe, run, say, tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,9 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
+@functools.cache
 def ensure_images() -> Images:
+    """The images of this checkout as it is now; later calls in one process get the same, whatever was edited since."""
     with one_at_a_time():
         ensure_engine()
         base = ensure_base_image()
@@ -101,7 +104,9 @@ def _ensure_seed(host: str, demo: str, appliance: str) -> str:
 
 def _seeds(family: str) -> list[str]:
     """The family's seeds, the newest first."""
-    listed = run(["docker", "volume", "ls", "--quiet", "--filter", f"name=stackward-host-seed-{family}-"]).stdout.split()
+    listed = run(
+        ["docker", "volume", "ls", "--quiet", "--filter", f"name=stackward-host-seed-{family}-"]
+    ).stdout.split()
     if not listed:
         return []
     dated = run(["docker", "volume", "inspect", "--format", "{{.CreatedAt}} {{.Name}}", *listed]).stdout.splitlines()
@@ -110,18 +115,13 @@ def _seeds(family: str) -> list[str]:
 
 def _load(host: str, seed: str, images: dict[str, str]) -> None:
     """Run only an engine on the seed, and pipe the images into it under their inner names."""
-    loader = run(
-        ["docker", "run", "--detach", "--rm", "--stop-signal=SIGTERM", "--volume", f"{seed}:/var/lib/docker"]
-        + [*privileges(), "--entrypoint=dockerd", host, "--bridge=none", "--iptables=false", "--log-level=warn"]
-    ).stdout.strip()
+    engine = ["--entrypoint=dockerd", host, "--bridge=none", "--iptables=false", "--log-level=warn"]
+    options = ["--detach", "--rm", "--stop-signal=SIGTERM", f"--volume={seed}:/var/lib/docker", *privileges()]
+    loader = run(["docker", "run", *options, *engine]).stdout.strip()
     try:
         run(["docker", "exec", loader, "sh", "-c", "until docker info; do sleep 0.2; done"], timeout=60)
         for outer, inner in images.items():
-            saving = subprocess.Popen(["docker", "save", outer], stdout=subprocess.PIPE)
-            loading = ["docker", "exec", "--interactive", loader, "docker", "load", "--quiet"]
-            checked(subprocess.run(loading, stdin=saving.stdout, capture_output=True, text=True, check=False), "docker load")
-            if saving.wait() != 0:
-                raise CommandError(f"`docker save {outer}` failed")
+            pipe(["docker", "save", outer], ["docker", "exec", "--interactive", loader, "docker", "load", "--quiet"])
             run(["docker", "exec", loader, "docker", "tag", outer, inner])
             run(["docker", "exec", loader, "docker", "rmi", outer])
     except (CommandError, subprocess.TimeoutExpired) as error:
@@ -134,8 +134,10 @@ def _load(host: str, seed: str, images: dict[str, str]) -> None:
 
 def copy_volume(host: str, source: str, target: str) -> None:
     """Copy an engine's data in about a second: image layers are never written to again, so they become hard links."""
-    copy = f"cp -al {source}/_data/overlay2 {target}/_data/ && cd {source}/_data && cp -a $(ls | grep -v -x overlay2) ../../{target}/_data/"
-    _in_volumes(host, copy)
+    rest = "$(ls | grep -v -x overlay2)"
+    _in_volumes(
+        host, f"cd {source}/_data && cp -al overlay2 ../../{target}/_data/ && cp -a {rest} ../../{target}/_data/"
+    )
 
 
 def _is_complete(host: str, seed: str) -> bool:
@@ -156,16 +158,52 @@ def privileges() -> list[str]:
 
     `--privileged` asks for every capability there is, and fails where this machine itself lacks one.
     """
-    mask = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapBnd" in line).split()[1], 16)
+    mask = int(
+        next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapBnd" in line).split()[1], 16
+    )
     capabilities = [f"--cap-add={name}" for bit, name in enumerate(CAPABILITIES) if mask >> bit & 1]
     profiles = [f"--security-opt={name}=unconfined" for name in ("seccomp", "apparmor", "systempaths")]
     return [*capabilities, *profiles, "--device-cgroup-rule=a *:* rwm"]
 
 
 # By number, as in capabilities(7); engine 20.10 refuses the names that came later.
-CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN "
-    "SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE "
-    "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ"
-).split()
+CAPABILITIES = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from .images import CHECKOUT, HERE, Images, copy_volume, ensure_images, one_at_a_time, privileges
-from .shell import CommandError, Completed, checked, run, tail
+from .shell import CommandError, Completed, checked, pipe, run, tail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,14 +57,14 @@ class Run:
     def __init__(self) -> None:
         self.id = secrets.token_hex(4)
         RUNS.mkdir(mode=0o700, exist_ok=True)
-        self._lock: IO[str] = (RUNS / self.id).open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.lock: IO[str] = (RUNS / self.id).open("w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
 
     def close(self) -> None:
         """Remove what is left of this run."""
         remove_labelled(f"{HOST_LABEL}={self.id}")
         (RUNS / self.id).unlink(missing_ok=True)
-        self._lock.close()
+        self.lock.close()
 
     @staticmethod
     def sweep() -> None:
@@ -77,22 +77,12 @@ class Run:
 
 
 def remove_labelled(label: str) -> None:
-    """Remove containers, their loop devices, and volumes that carry `label`, whatever state they are in."""
-    containers = run(["docker", "ps", "--all", "--quiet", "--filter", f"label={label}"]).stdout.split()
-    if containers:
-        run(["docker", "rm", "--force", "--volumes", *containers])
+    """Remove the hosts that carry `label`, and volumes whose host was never made."""
+    found = ["--all", "--filter", f"label={label}", "--format", "{{.Names}}"]
+    names = set(run(["docker", "ps", *found]).stdout.split())
     volumes = run(["docker", "volume", "ls", "--quiet", "--filter", f"label={label}"]).stdout.split()
-    for volume in volumes:
-        _detach_loop_devices(volume)
-        run(["docker", "volume", "rm", "--force", volume])
-
-
-def _detach_loop_devices(volume: str) -> None:
-    """The kernel detaches a host's loop devices when its last mount goes; this is for what a broken host kept."""
-    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with contextlib.suppress(OSError):
-            if f"/{volume}/" in file.read_text():
-                run(["losetup", "--detach", f"/dev/{file.parts[3]}"], check=False)
+    for name in names | {volume.rpartition("-")[0] for volume in volumes}:
+        Host(name).destroy()
 
 
 @dataclass(frozen=True)
@@ -113,12 +103,11 @@ class Host:
                 run(["docker", "volume", "create", label, volume])
             with one_at_a_time():
                 copy_volume(images.host, images.seed, f"{host.name}-docker")
-            run(
-                ["docker", "run", "--detach", "--name", host.name, "--hostname", "demo-host", label, *privileges()]
-                + ["--tmpfs=/run:exec", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec"]
-                + [f"--volume={host.name}-docker:/var/lib/docker", f"--volume={host.name}-disks:/disks"]
-                + [f"--env=VOLUME_DISK={host.disks.volume}", f"--env=BACKUP_DISK={host.disks.backup}", images.host]
-            )
+            options = ["--detach", "--name", host.name, "--hostname", host.name, label, *privileges()]
+            tmpfs = ["--tmpfs=/run:exec", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec"]
+            volumes = [f"--volume={host.name}-docker:/var/lib/docker", f"--volume={host.name}-disks:/disks/{host.name}"]
+            sizes = [f"--env=VOLUME_DISK={host.disks.volume}", f"--env=BACKUP_DISK={host.disks.backup}"]
+            run(["docker", "run", *options, *tmpfs, *volumes, *sizes, images.host])
             host.wait_for_boot()
         except BaseException:
             host.destroy()
@@ -144,7 +133,10 @@ class Host:
         raise HostError(f"{self.name} did not boot\n{log.stdout}{log.stderr}\n{self.journal()}")
 
     def _is_up(self) -> bool:
-        return run(["docker", "inspect", "--format", "{{.State.Running}}", self.name], check=False).stdout.strip() == "true"
+        return (
+            run(["docker", "inspect", "--format", "{{.State.Running}}", self.name], check=False).stdout.strip()
+            == "true"
+        )
 
     def journal(self, lines: int = 40) -> str:
         """The end of the journal, after the units that failed."""
@@ -154,9 +146,15 @@ class Host:
     def destroy(self) -> None:
         """Remove the container, its volumes and loop devices; a half-made host too."""
         run(["docker", "rm", "--force", "--volumes", self.name], check=False)
-        for volume in (f"{self.name}-docker", f"{self.name}-disks"):
-            _detach_loop_devices(volume)
-            run(["docker", "volume", "rm", "--force", volume], check=False)
+        self._detach_loop_devices()
+        run(["docker", "volume", "rm", "--force", f"{self.name}-docker", f"{self.name}-disks"], check=False)
+
+    def _detach_loop_devices(self) -> None:
+        """The kernel detaches them when the last mount goes; this is for what a broken host kept."""
+        for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(OSError):
+                if file.read_text().startswith(f"/disks/{self.name}/"):
+                    run(["losetup", "--detach", f"/dev/{file.parts[3]}"], check=False)
 
     def restart(self) -> None:
         """Pull the plug (nothing is told to stop) and boot again, with the disks as they were."""
@@ -169,7 +167,18 @@ class Host:
     def run(self, command: str, *, check: bool = True, input: str | None = None, timeout: float = 300) -> Completed:  # noqa: A002
         """Run a shell command on the host. A failure raises CommandError with what it said; 124 is a timeout."""
         keep_stdin = ["--interactive"] if input is not None else []
-        argv = ["docker", "exec", *keep_stdin, self.name, "timeout", "--kill-after=5", str(timeout), "sh", "-c", command]
+        argv = [
+            "docker",
+            "exec",
+            *keep_stdin,
+            self.name,
+            "timeout",
+            "--kill-after=5",
+            str(timeout),
+            "sh",
+            "-c",
+            command,
+        ]
         done = run(argv, check=False, stdin=input, timeout=timeout + 30)
         return checked(done, command) if check else done
 
@@ -177,7 +186,12 @@ class Host:
         """Start a shell command on the host without waiting for it; both outputs are pipes."""
         argv = ["docker", "exec", self.name, "sh", "-c", command]
         return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="surrogateescape"
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="surrogateescape",
         )
 
     def wait_until(self, command: str, *, timeout: float = 60, every: float = 0.5) -> Completed:
@@ -185,7 +199,9 @@ class Host:
         deadline = time.monotonic() + timeout
         while (done := self.run(command, check=False)).returncode != 0:
             if time.monotonic() > deadline:
-                raise HostError(f"not true within {timeout:.0f} s: {command}\n{tail(done.stdout + done.stderr)}\n{self.journal()}")
+                raise HostError(
+                    f"not true within {timeout:.0f} s: {command}\n{tail(done.stdout + done.stderr)}\n{self.journal()}"
+                )
             time.sleep(every)
         return done
 
@@ -224,11 +240,7 @@ class Host:
         keep = "--numeric-owner --xattrs --xattrs-include='*' --acls --sparse"
         pack = ["docker", "exec", self.name, "sh", "-c", f"tar -C {quoted} {keep} -cf - ."]
         unpack = f"mkdir -p {quoted} && tar -C {quoted} {keep} -xpf -"
-        packing = subprocess.Popen(pack, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        argv = ["docker", "exec", "--interactive", other.name, "sh", "-c", unpack]
-        checked(subprocess.run(argv, stdin=packing.stdout, capture_output=True, text=True, check=False), unpack)
-        if packing.wait() != 0:
-            raise CommandError(f"cannot pack {path} on {self.name}")
+        pipe(pack, ["docker", "exec", "--interactive", other.name, "sh", "-c", unpack])
 
     def empty_backup_root(self) -> None:
         """Give the host an empty backup disk. Whatever has the old one mounted must be down."""
@@ -236,13 +248,14 @@ class Host:
 
     # The appliance
 
-    def appliance_up(self, settings: Mapping[str, str] | None = None) -> None:
+    def appliance_up(self, settings: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
         """Start the appliance as a user does: the project's compose file, an optional .env, `docker compose up`."""
         self.put(CHECKOUT / "compose.yaml", f"{APPLIANCE_HOME}/compose.yaml")
         lines = [f"{name}='{value}'\n" for name, value in (settings or {}).items()]
         self.put("".join(lines), f"{APPLIANCE_HOME}/.env", mode=0o600)
         self.run(f"cd {APPLIANCE_HOME} && docker compose up -d --quiet-pull")
-        self.wait_until("docker exec stackward stackward-healthcheck", every=0.2)
+        if wait:
+            self.wait_until("docker exec stackward stackward-healthcheck", every=0.2)
 
     def appliance_reset(self, settings: Mapping[str, str] | None = None) -> None:
         """The appliance as on its first day: no state, no settings of before, an empty backup disk."""
@@ -271,8 +284,8 @@ class Host:
         """Put the named demo stacks into /opt/docker and start them, all at once, until they are healthy."""
         for name in names:
             self.put(STACKS / name, f"/opt/docker/{name}")
-        jobs = "".join(f"(cd /opt/docker/{name} && {START.get(name, UP)}) & pids=\"$pids $!\"\n" for name in names)
-        self.run(f"pids=\n{jobs}for pid in $pids; do wait $pid || failed=1; done; [ -z \"${{failed-}}\" ]")
+        jobs = "".join(f'(cd /opt/docker/{name} && {START.get(name, UP)}) & pids="$pids $!"\n' for name in names)
+        self.run(f'pids=\n{jobs}for pid in $pids; do wait $pid || failed=1; done; [ -z "${{failed-}}" ]')
 
     def stack_reset(self, name: str) -> None:
         """The stack as new: its containers, volumes and every file of it are made again."""

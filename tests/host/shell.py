@@ -28,9 +28,7 @@ def checked(done: Completed, label: str) -> Completed:
     return done
 
 
-def run(
-    argv: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float | None = 600
-) -> Completed:
+def run(argv: Sequence[str], *, check: bool = True, stdin: str | None = None, timeout: float | None = 600) -> Completed:
     """Run `argv` and capture what it prints; undecodable bytes survive as surrogates."""
     done = subprocess.run(
         argv,
@@ -43,6 +41,15 @@ def run(
         timeout=timeout,
     )
     return checked(done, " ".join(argv)) if check else done
+
+
+def pipe(source: Sequence[str], sink: Sequence[str]) -> None:
+    """`source | sink`, where both must succeed."""
+    with subprocess.Popen(source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as giving:
+        taking = subprocess.run(sink, stdin=giving.stdout, capture_output=True, text=True, check=False)
+    checked(taking, " ".join(sink))
+    if giving.returncode != 0:
+        raise CommandError(f"exit code {giving.returncode} from: {' '.join(source)}")
 
 
 def answers(argv: Sequence[str], timeout: float = 60) -> bool:
