@@ -202,12 +202,12 @@ def _copy(
     means: Means, work: _Work, day: Day, tree: Tree, source: Path, base: Base | None, filters: Sequence[str]
 ) -> None:
     relative = str(tree.artifact_path)
-    last = 0
+    last = last_files = 0
 
-    def advance(done: int, _files: int) -> None:
-        nonlocal last
-        means.progress.advance(byte_count=done - last)
-        last = done
+    def advance(done: int, files: int) -> None:
+        nonlocal last, last_files
+        means.progress.advance(byte_count=done - last, files=files - last_files)
+        last, last_files = done, files
 
     if tree.path == means.settings.volume:
         filters = [f"- /{sources.OURS}", f"- /{sources.NIGHTLY}", *filters]

@@ -19,7 +19,7 @@ from stackward.tools import process
 _ARCHIVE = ("--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--numeric-ids", "--modify-window=-1")
 _VANISHED = 24
 _OUT_OF_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
-_PROGRESS = re.compile(rb"^\s*([\d,]+)\s+\d+%.*?(?:\(xfr#(\d+))?", re.DOTALL)
+_PROGRESS = re.compile(rb"\s*([\d,]+)\s+\d+%\s+\S+\s+\S+(?:\s+\(xfr#(\d+))?\s*")
 _STATISTICS = {
     "files": re.compile(rb"Number of files: [\d,]+ \(.*?reg: ([\d,]+)"),
     "changed": re.compile(rb"Number of regular files transferred: ([\d,]+)"),
@@ -80,15 +80,15 @@ def copy(
     """
     argv = [*_base(link_to, filters, delete=delete), *extra, "--stats", "--info=progress2"]
     output = bytearray()
+    files = 0
 
     def take(chunk: bytes) -> None:
+        nonlocal files
         output.extend(chunk)
-        *done, rest = re.split(rb"[\r\n]", bytes(output[-65536:]))
-        if on_progress is not None:
-            for line in done[-1:]:
-                if (match := _PROGRESS.match(line)) and match[2]:
-                    on_progress(_number(match[1]), _number(match[2]))
-        del output[: max(0, len(output) - 65536 - len(rest))]
+        if on_progress is not None and (match := _latest_progress(chunk)):
+            files = _number(match[2]) if match[2] else files
+            on_progress(_number(match[1]), files)
+        del output[: max(0, len(output) - 65536)]
 
     done = _run(argv, source, target, on_stdout=take, time_limit_seconds=time_limit_seconds)
     found = {name: _statistic(pattern, output) for name, pattern in _STATISTICS.items()}
@@ -100,6 +100,12 @@ def copy(
         bytes_changed=found["bytes_changed"],
         vanished=done.returncode == _VANISHED,
     )
+
+
+def _latest_progress(chunk: bytes) -> re.Match[bytes] | None:
+    """The last line such as `  32,768   0%  1.50MB/s  0:00:09 (xfr#3, to-chk=9/12)`; carriage returns end them, too."""
+    matches = (_PROGRESS.fullmatch(line.partition(b", ")[0]) for line in reversed(re.split(rb"[\r\n]", chunk)))
+    return next(filter(None, matches), None)
 
 
 def differences(
