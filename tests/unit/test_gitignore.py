@@ -110,7 +110,7 @@ PATTERN = st.lists(st.sampled_from(ATOMS), min_size=1, max_size=6).map("".join)
 @example(["link/", "link"])
 @example(["//a", "/", "!", "!/", "a//b"])
 @example(["\ufeffa"])
-@example(["[a\\"])
+@example(["[a\\", "[a-\\"])
 def test_it_ignores_what_git_ignores(repository, paths, patterns):
     text = "\n".join(patterns).encode()
     (repository / ".gitignore").write_bytes(text)
