@@ -73,6 +73,10 @@ def run(host, stack="shop", path=None, *, run_id="r1", now=NOW, force=True, **mo
     return restore.run(request, means(host, run_id=run_id, now=now), host.discover().stacks)
 
 
+def undo(host, run_id, **more):
+    return restore.undo_last(host.found("shop"), means(host, run_id=run_id), force=True, **more)
+
+
 def content(root) -> dict[bytes, bytes]:
     found = {}
     base = os.fsencode(root)
@@ -99,12 +103,14 @@ def test_a_whole_stack_is_as_the_backup_has_it_and_undo_puts_back_what_was_there
     assert result.outcome is Outcome.OK
     assert content(data(host)) == FILES
 
-    undone = restore.undo_last(host.found("shop"), means(host, run_id="r2"))
+    assert undo(host, "r2", dry_run=True).details["places"] == [str(data(host))]
+    assert content(data(host)) == FILES
+    undone = undo(host, "r2")
 
     assert content(data(host)) == spoiled
     assert undone.details["places"] == [str(data(host))]
     with pytest.raises(StackwardError, match="no restore of shop to undo"):
-        restore.undo_last(host.found("shop"), means(host, run_id="r3"))
+        undo(host, "r3")
 
 
 def test_owners_modes_times_links_holes_and_attributes_are_as_they_were(host):
@@ -204,7 +210,7 @@ def test_overwriting_a_path_replaces_what_differs_and_undo_takes_all_of_it_back(
     assert content(data(host) / "d") == {b"b": b"old b", b"e/c": b"old c", b"extra": b"stays"}
     assert content(data(host))[b"a"] == b"changed"
 
-    restore.undo_last(host.found("shop"), means(host, run_id="r2"))
+    undo(host, "r2")
 
     assert content(data(host)) == before
 
@@ -229,7 +235,7 @@ def test_a_directory_where_a_file_was_stays_unless_overwritten(host):
     run(host, path="a", overwrite=True, run_id="r2")
     assert content(data(host))[b"a"] == b"old a"
 
-    restore.undo_last(host.found("shop"), means(host, run_id="r3"))
+    undo(host, "r3")
     assert content(data(host))[b"a/inside"] == b"x"
 
 

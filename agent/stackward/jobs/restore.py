@@ -100,18 +100,25 @@ def run(request: Request, means: Means, discovery_stacks: Sequence[Stack]) -> Jo
     return _result(request, artifact, done)
 
 
-def undo_last(stack: Stack, means: Means) -> JobResult:
+def undo_last(stack: Stack, means: Means, *, dry_run: bool = False, force: bool = False) -> JobResult:
     """Put back what the last restore of `stack` replaced; what that had put there is kept for the rest of the week.
+
+    With `dry_run`, say what would be put back.
 
     Raises:
         StackwardError: there is nothing to undo, or it is gone.
     """
     record = kept.latest(means.kept, stack.name)
+    details: dict[str, Any] = {"dry_run": dry_run, "undone": record.what, "at": record.at}
+    if dry_run:
+        return JobResult(Outcome.OK, details=details | {"places": [display(e.place) for e in record.entries]})
+    if record.whole_stack and not force:
+        _require_docker(means, stack)
     plan = quiesce.whole_stack(stack) if record.whole_stack else quiesce.Plan()
     with quiesce.quiesced(means.docker, means.undo, stack, plan, _NO_LIMIT) as still:
         places = kept.put_back(means.kept, record)
     part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)
-    return JobResult(Outcome.OK, stacks=(part,), details={"undone": record.what, "at": record.at, "places": places})
+    return JobResult(Outcome.OK, stacks=(part,), details=details | {"places": places})
 
 
 def _whole(request: Request, means: Means, artifact: Artifact, stack: Stack, done: _Done) -> None:
@@ -127,7 +134,8 @@ def _whole(request: Request, means: Means, artifact: Artifact, stack: Stack, don
         done.details["trees"] = [_changes(target) for target in found]
         done.details["stop"] = [c.name for c in quiesce.whole_stack(stack).stop]
         return
-    _require_docker(request, means, stack)
+    if not request.force:
+        _require_docker(means, stack)
     kept.discard_unfinished(means.kept, stack.name)
     with ExitStack() as held:
         placed = [_placed(means, stack, target, held) for target in found]
@@ -274,8 +282,8 @@ def _placed(means: Means, stack: Stack, target: Target, held: ExitStack) -> Targ
     return replace(target, place=volumes.place(means.docker, stack, target.volume, held))
 
 
-def _require_docker(request: Request, means: Means, stack: Stack) -> None:
-    if means.docker is None and not request.force:
+def _require_docker(means: Means, stack: Stack) -> None:
+    if means.docker is None:
         raise RefusedError(
             f"no Docker Engine answers: it is not known whether {display(stack.name)} is running",
             hint="start Docker, or add --force if the stack does not run",

@@ -1,0 +1,84 @@
+"""stackward list: the backups there are."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from stackward.cli.context import Context
+from stackward.cli.render import STYLES, table
+from stackward.core.artifacts import ArtifactKind
+from stackward.core.model import display
+from stackward.core.units import format_age, format_bytes
+from stackward.steps import catalog
+from stackward.steps.catalog import Artifact
+from stackward.store import Verified
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("stack", nargs="?", metavar="STACK", help="only data backups that hold it")
+    parser.add_argument("--kind", choices=[kind.value for kind in ArtifactKind], help="only backups of this kind")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    appliance = context.appliance
+    listed = [
+        artifact
+        for artifact in catalog.catalog(appliance.settings)
+        if (arguments.kind is None or artifact.kind == arguments.kind)
+        and (arguments.stack is None or arguments.stack in artifact.stacks)
+    ]
+    verified = appliance.store.verified()
+    now = appliance.now()
+
+    def human(console: Console) -> None:
+        if not listed:
+            console.print("there are no backups" if arguments.stack is None else "no backup holds it")
+            return
+        columns = ("backup", "kind", "made", "size", "verified", "stacks")
+        rows = [_row(artifact, verified.get(artifact.name.name), now) for artifact in listed]
+        console.print(table("", columns, rows))
+
+    context.output.show([_document(artifact, verified.get(artifact.name.name)) for artifact in listed], human)
+    return 0
+
+
+def _row(artifact: Artifact, last: Verified | None, now: datetime) -> Sequence[str | Text]:
+    notes = [*(["replaced, goes after 24 hours"] if artifact.replaced else []), artifact.problem]
+    told = ", ".join(map(display, artifact.stacks)) + "".join(f" ({note})" for note in notes if note)
+    return (
+        artifact.name.name,
+        artifact.kind.value,
+        f"{artifact.made_at.astimezone(now.tzinfo):%Y-%m-%d %H:%M}",
+        "?" if artifact.size_bytes is None else format_bytes(artifact.size_bytes),
+        _verified(artifact, last, now),
+        told,
+    )
+
+
+def _verified(artifact: Artifact, last: Verified | None, now: datetime) -> Text:
+    if last is None or last.at < artifact.made_at:
+        return Text("not yet", "dim")
+    told = f"{last.damaged} damaged, " if last.damaged else ""
+    return Text(f"{told}{format_age(last.at, now)}", STYLES[last.outcome])
+
+
+def _document(artifact: Artifact, last: Verified | None) -> dict[str, Any]:
+    current = last if last is not None and last.at >= artifact.made_at else None
+    return {
+        "name": artifact.name.name,
+        "kind": artifact.kind.value,
+        "made_at": artifact.made_at.isoformat(),
+        "stacks": [display(stack) for stack in artifact.stacks],
+        "size_bytes": artifact.size_bytes,
+        "replaced": artifact.replaced,
+        "problem": artifact.problem,
+        "verified_at": current.at.isoformat() if current else None,
+        "verified": current.outcome.value if current else None,
+        "damaged": current.damaged if current else None,
+    }

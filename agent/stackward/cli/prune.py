@@ -1,0 +1,73 @@
+"""stackward prune: remove the backups that retention no longer keeps."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from rich.console import Console
+
+from stackward.cli import results
+from stackward.cli.context import Context
+from stackward.cli.render import table
+from stackward.core.model import JobResult
+from stackward.jobs import prune
+from stackward.runner import WRITES_BACKUPS, RunContext, exit_code
+from stackward.tools.signals import interruptible
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Remove what retention (stackward.backup.keep, BACKUP_RETENTION_DAYS) no longer keeps. The last good backup of a"
+        " stack stays, and everything of a stack that is held or no longer there."
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say of every backup whether it stays, and why")
+    parser.add_argument("--gone", action="store_true", help="also backups of stacks that are no longer there")
+    parser.add_argument("--wait", action="store_true", help="wait for who is at work instead of exit code 75")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    appliance = context.appliance
+
+    def work(run: RunContext) -> JobResult:
+        return prune.run(
+            settings=appliance.settings,
+            store=appliance.store,
+            discovery_stacks=appliance.discovery.stacks,
+            now=run.now,
+            run_id=run.run_id,
+            progress=run.progress,
+            dry_run=arguments.dry_run,
+            gone=arguments.gone,
+        )
+
+    with interruptible(), context.output.progress() as progress:
+        result = appliance.runner.execute(
+            "prune",
+            work,
+            resources=WRITES_BACKUPS,
+            wait=arguments.wait,
+            progress=progress,
+            dry_run=arguments.dry_run,
+        )
+    context.output.show(results.document("prune", result), lambda console: _draw(console, result))
+    return exit_code(result)
+
+
+def _draw(console: Console, result: JobResult) -> None:
+    results.draw(console, "prune", result)
+    details = result.details
+    if details.get("dry_run"):
+        rows = [
+            (
+                item["artifact"],
+                item["stack"],
+                "stays" if item["keep"] else "goes",
+                "; ".join(item["reasons"]),
+            )
+            for item in details["items"]
+        ]
+        console.print(table("", ("backup", "stack", "", "why"), rows) if rows else "there are no backups")
+    for removed in details.get("removed", ()):
+        console.print(f"  {'would go' if details['dry_run'] else 'gone'}: {removed}")
+    if not details.get("removed") and "items" in details:
+        console.print("  nothing to remove")

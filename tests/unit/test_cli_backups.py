@@ -1,0 +1,138 @@
+"""The verbs that look at backups and bring them back, from the command line to the files."""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from stackward.cli.main import main
+from stackward.core.errors import ExitCode
+from unit.backups import config_backup, data_backup, seal, stack_entry, tree
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    for name in ("docker/shop/data", "backup", "state", "volume", "etc", "run"):
+        (tmp_path / name).mkdir(parents=True)
+    for name, value in {
+        "DOCKER_ROOT": tmp_path / "docker",
+        "BACKUP_ROOT": tmp_path / "backup",
+        "STACKWARD_VOLUME": tmp_path / "volume",
+        "STACKWARD_STATE_DIR": tmp_path / "state",
+        "STACKWARD_CONFIG_DIR": tmp_path / "etc",
+        "STACKWARD_RUN_DIR": tmp_path / "run",
+        "STACKWARD_MINIMUM_FREE": "1",
+        "STACKWARD_DOCKER_HOST": f"unix://{tmp_path}/no-docker.sock",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    shop = tmp_path / "docker" / "shop"
+    (shop / "compose.yaml").write_text("services: {web: {image: nginx, volumes: ['./data:/data']}}\n")
+    (shop / "data" / "file").write_text("now")
+    day = data_backup(tmp_path / "backup", "data-2026-11-02", NOW - timedelta(hours=1), {"shop": {"file": b"then"}})
+    seal(day, NOW - timedelta(hours=1), stack_entry("shop", NOW - timedelta(hours=1), tree("shop", shop / "data")))
+    config_backup(tmp_path / "backup", "configs-20261102_020000.tar.gz", {"./shop/compose.yaml": b"x"})
+    return tmp_path
+
+
+def called(capsys, *words):
+    code = main(words)
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out.startswith(("{", "[")) else out, err
+
+
+def test_list_shows_kind_date_stacks_size_and_when_it_was_verified(host, capsys):
+    _, before, _ = called(capsys, "list")
+    called(capsys, "verify")
+    _, after, _ = called(capsys, "list")
+
+    assert [(one["name"], one["kind"], one["stacks"], one["verified"]) for one in before] == [
+        ("data-2026-11-02", "data", ["shop"], None),
+        ("configs-20261102_020000.tar.gz", "config", [], None),
+    ]
+    assert [one["verified"] for one in after] == ["ok", "ok"]
+    assert after[1]["size_bytes"] == os.stat(host / "backup" / "configs-20261102_020000.tar.gz").st_size
+    assert [one["name"] for one in called(capsys, "list", "shop")[1]] == ["data-2026-11-02"]
+    assert [one["kind"] for one in called(capsys, "list", "--kind", "config")[1]] == ["config"]
+
+
+def test_list_of_an_empty_root_and_for_people(host, capsys):
+    assert "data-2026-11-02" in called(capsys, "list", "--human")[1]
+    assert "no backup holds it" in called(capsys, "list", "wiki", "--human")[1]
+
+
+def test_verify_exits_3_and_names_the_damage(host, capsys):
+    (host / "backup" / "data-2026-11-02" / "shop" / "file").write_text("damaged")
+
+    code, out, _ = called(capsys, "verify", "--human")
+
+    assert code == ExitCode.DAMAGED
+    assert "data-2026-11-02: damaged shop/file" in out
+    assert called(capsys, "verify", "--new")[1]["artifacts"] == ["data-2026-11-02"]
+    assert called(capsys, "verify", "configs-20261102_020000.tar.gz")[0] == ExitCode.OK
+
+
+def test_a_lost_disk_is_refused_by_every_verb(host, capsys):
+    (host / "backup").rename(host / "elsewhere")
+
+    for words in (["list"], ["verify"], ["find", "x"], ["prune"], ["restore", "shop", "--force"]):
+        code, out, err = called(capsys, *words)
+        assert code == ExitCode.REFUSED, words
+        assert "is the disk mounted?" in (json.dumps(out) + err)
+
+
+def test_find_leads_to_restore(host, capsys):
+    _, found, _ = called(capsys, "find", "file")
+    (one,) = found["details"]["found"]
+    (host / "docker" / "shop" / "data" / "file").unlink()
+
+    code, _, _ = called(capsys, "restore", f"{one['stack']}:{one['path']}", "--from", one["backups"][0])
+
+    assert code == ExitCode.OK
+    assert (host / "docker" / "shop" / "data" / "file").read_text() == "then"
+
+
+def test_restore_and_undo_of_a_stack(host, capsys):
+    file = host / "docker" / "shop" / "data" / "file"
+
+    refused, _, _ = called(capsys, "restore", "shop")
+    assert (refused, file.read_text()) == (ExitCode.REFUSED, "now")
+
+    assert called(capsys, "restore", "shop", "--dry-run", "--force")[0] == ExitCode.OK
+    assert file.read_text() == "now"
+
+    _, out, _ = called(capsys, "restore", "shop", "--force", "--human")
+    assert file.read_text() == "then"
+    assert "--undo puts it back" in out
+
+    assert called(capsys, "restore", "shop", "--undo", "--force")[0] == ExitCode.OK
+    assert file.read_text() == "now"
+    assert called(capsys, "restore", "shop", "--undo")[0] == ExitCode.FAILED
+
+
+def test_restore_of_the_configuration_and_back(host, capsys):
+    compose = host / "docker" / "shop" / "compose.yaml"
+    before = compose.read_text()
+
+    assert called(capsys, "restore", "config", "shop")[0] == ExitCode.OK
+    assert compose.read_text() == "x"
+
+    assert called(capsys, "restore", "config", "--undo")[0] == ExitCode.OK
+    assert compose.read_text() == before
+
+
+@pytest.mark.parametrize("words", [["shop", "wiki"], ["shop", "--secrets"], ["config", "--overwrite"]])
+def test_flags_that_do_not_fit_are_usage_errors(host, capsys, words):
+    assert called(capsys, "restore", *words)[0] == ExitCode.USAGE
+
+
+def test_prune_says_why_and_a_dry_run_is_not_recorded(host, capsys):
+    code, out, _ = called(capsys, "prune", "--dry-run", "--human")
+
+    assert code == ExitCode.OK
+    assert "the last good one" in out
+    assert called(capsys, "runs")[1] == []
+    assert called(capsys, "prune")[1]["details"]["removed"] == []
+    assert [row["job"] for row in called(capsys, "runs")[1]] == ["prune"]
