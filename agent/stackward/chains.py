@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackward.core.errors import StackwardError
 from stackward.core.model import JobResult, Outcome
 from stackward.core.retries import Failure, next_retry
 from stackward.core.schedule import latest_due
 from stackward.jobs import backup_config, backup_data, prune, verify
 from stackward.runner import READS_BACKUPS, WRITES_BACKUPS, RunContext, Step
+from stackward.steps import kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +95,8 @@ def steps(appliance: Appliance, wanted: Wanted, *, dry_run: bool = False) -> lis
         )
 
     def data(context: RunContext) -> JobResult:
+        if not dry_run:
+            _tidy(appliance, context)
         return backup_data.run(
             settings=appliance.settings,
             store=appliance.store,
@@ -134,6 +138,17 @@ def steps(appliance: Appliance, wanted: Wanted, *, dry_run: bool = False) -> lis
         (wanted.prune, Step("prune", retain, WRITES_BACKUPS, needs="backup-data")),
     )
     return [step for yes, step in chosen if yes]
+
+
+def _tidy(appliance: Appliance, context: RunContext) -> None:
+    """Remove what killed runs left in Docker, and what restores kept for a week. No other run uses backups now."""
+    try:
+        for what in kept.expire(appliance.settings.state_dir / "kept", context.now):
+            context.progress.step(f"removing what was kept for a week: {what}")
+        if appliance.docker_or_none is not None:
+            appliance.docker_or_none.remove_helpers()
+    except (StackwardError, OSError) as error:
+        context.progress.warn(f"tidying up failed: {error}")
 
 
 @dataclass(frozen=True, slots=True)

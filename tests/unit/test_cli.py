@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from stackward.cli.main import VERBS, main
+from stackward.steps import kept
 from stackward.tools.locks import Locks
 
 LABELLED = """
@@ -245,3 +247,15 @@ def test_a_damaged_history_is_told_and_begun_anew(capsys, host, stack):
     code, _, err = called(capsys, "backup")
     assert code == 0
     assert "the run history was damaged" in err
+
+
+@pytest.mark.parametrize(("days", "stays"), [(6, True), (8, False)])
+def test_what_a_restore_replaced_goes_after_a_week(capsys, host, stack, days, stays):
+    aside = kept.directory_beside(stack / "data", "run-1")
+    aside.mkdir(parents=True)
+    at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+    entry = kept.Entry(str(stack / "data"), str(aside / "data"))
+    kept.write(host / "state" / "kept", kept.Record("run-1", at, "shop", "shop", (entry,), (str(aside),), done=True))
+
+    assert called(capsys, "backup")[0] == 0
+    assert aside.exists() == stays

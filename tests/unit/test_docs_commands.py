@@ -1,0 +1,49 @@
+"""docs/commands.md names every verb, option, chain and exit code that exists, and none else."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from stackward import chains
+from stackward.cli.main import VERBS
+from stackward.core.errors import ExitCode
+
+_PAGE = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+_FOR_ALL = {"--human", "--json", "--help"}
+
+
+def options(verb: str) -> set[str]:
+    """The long options of a verb, without those that every verb has."""
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"stackward.cli.{verb}").add_arguments(parser)
+    return set(re.findall(r"(--[a-z-]+)", parser.format_help())) - _FOR_ALL
+
+
+def test_every_verb_is_there_and_no_other():
+    assert set(re.findall(r"`stackward ([a-z]+)", _PAGE)) == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_there(verb):
+    missing = {option for option in options(verb) if not re.search(rf"{option}(?![a-z-])", _PAGE)}
+    assert missing == set()
+
+
+def test_no_other_option_is_there():
+    known = set().union(*(options(verb) for verb in VERBS)) | _FOR_ALL
+    assert set(re.findall(r"(--[a-z][a-z-]*)", _PAGE)) <= known
+
+
+def test_the_chains_are_there_as_they_are():
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", _PAGE.partition("## By the clock")[2], re.MULTILINE))
+    assert rows == {chain.name: chain.summary for chain in chains.WEEK}
+
+
+def test_the_exit_codes_are_there_as_they_are():
+    codes = re.findall(r"^\| (\d+) \|", _PAGE.partition("## Exit codes")[2], re.MULTILINE)
+    assert list(map(int, codes)) == list(ExitCode)
