@@ -23,7 +23,7 @@ from stackward.core.index import DumpEntry, StackEntry, TreeEntry
 from stackward.core.model import Counts, Stack, Tree
 from stackward.core.patterns import rsync_filters
 from stackward.core.progress import Progress
-from stackward.steps import copying, crashpoints, dumps, hooks, quiesce, sources
+from stackward.steps import copying, crashpoints, dumps, hooks, kept, quiesce, sources
 from stackward.steps.day import Day
 from stackward.steps.undo import Undo
 from stackward.tools import btrfs, filesystem, manifest, rsync
@@ -103,21 +103,20 @@ def back_up(means: Means, stack: Stack, day: Day, base: Base | None, *, accepted
         if not accepted:
             _guard(trees, base, means.settings.shrink_limit)
         chosen = sources.plan(trees, means.settings.volume if means.snapshots else Path("/nonexistent"), means.mounts)
-        filters = rsync_filters(stack.policy.exclude)
         work = _Work(warnings)
         with hooks.around(means.docker, means.undo, stack) as hook_warnings:
             means.reach("data-hooked")
             _dump(means, stack, day, work)
             for source in chosen.live:
                 means.progress.step(f"{stack.name}: copying {source.tree.path} while it is in use")
-                _copy(means, work, day, source.tree, source.tree.path, base, filters)
-            taken = _stand_still(means, stack, day, chosen, trees, filters, work)
+                _copy(means, stack, work, day, source.tree, source.tree.path, base)
+            taken = _stand_still(means, stack, day, chosen, trees, work)
         work.warnings += hook_warnings
         means.reach("data-resumed")
         for source in chosen.sources:
             if source.subvolume is not None:
                 means.progress.step(f"{stack.name}: copying {source.tree.path}")
-                _copy(means, work, day, source.tree, sources.read_path(source, taken), base, filters)
+                _copy(means, stack, work, day, source.tree, sources.read_path(source, taken), base)
         for snapshot in taken.values():
             btrfs.delete(snapshot)
     means.reach("data-copied")
@@ -174,7 +173,6 @@ def _stand_still(
     day: Day,
     chosen: sources.Plan,
     trees: Sequence[Tree],
-    filters: Sequence[str],
     work: _Work,
 ) -> dict[Path, Path]:
     """Snapshot what can be, copy the rest again, while the stack stands still. Returns the snapshots."""
@@ -191,6 +189,7 @@ def _stand_still(
             means.reach("data-snapshot")
         for source in chosen.live:
             relative = str(source.tree.artifact_path)
+            filters = _filters(means, stack, source.tree)
             again = copying.second_pass(day, source.tree.path, relative, filters, lambda: still.remaining)
             if again is not None:
                 work.transfers[relative] = again
@@ -198,9 +197,15 @@ def _stand_still(
     return taken
 
 
-def _copy(
-    means: Means, work: _Work, day: Day, tree: Tree, source: Path, base: Base | None, filters: Sequence[str]
-) -> None:
+def _filters(means: Means, stack: Stack, tree: Tree) -> list[str]:
+    """What is left out of the tree: what the labels say, and what a restore keeps there for its undoing."""
+    ours = [f"- {kept.KEPT}/", f"- *{kept.UNDONE}"]
+    if tree.path == means.settings.volume:
+        ours += [f"- /{sources.OURS}", f"- /{sources.NIGHTLY}"]
+    return [*ours, *rsync_filters(stack.policy.exclude)]
+
+
+def _copy(means: Means, stack: Stack, work: _Work, day: Day, tree: Tree, source: Path, base: Base | None) -> None:
     relative = str(tree.artifact_path)
     last = last_files = 0
 
@@ -209,10 +214,8 @@ def _copy(
         means.progress.advance(byte_count=done - last, files=files - last_files)
         last, last_files = done, files
 
-    if tree.path == means.settings.volume:
-        filters = [f"- /{sources.OURS}", f"- /{sources.NIGHTLY}", *filters]
     base_path = base.path if base else None
-    transfer = copying.first_pass(day, source, relative, base_path, filters, advance)
+    transfer = copying.first_pass(day, source, relative, base_path, _filters(means, stack, tree), advance)
     work.transfers[relative] = transfer
     if transfer.vanished:
         work.warnings.append(f"{tree.source}: files vanished while they were copied")
