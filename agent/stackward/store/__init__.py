@@ -9,14 +9,16 @@ from __future__ import annotations
 from datetime import datetime
 
 from stackward.core.model import Outcome
+from stackward.store.alerts import Alerts
 from stackward.store.database import blob, name_of, stamp
 from stackward.store.rows import Hold, RunRow, Verified
 from stackward.store.runs import INTERRUPTED, RUN_ID, RunLog, new_run_id
+from stackward.store.series import Series
 
 __all__ = ["INTERRUPTED", "RUN_ID", "Hold", "RunRow", "Store", "Verified", "new_run_id"]
 
 
-class Store(RunLog):
+class Store(RunLog, Series, Alerts):
     """The history of runs, and what is known of stacks and backups between runs."""
 
     def remember_opted_in(self, stack: str, at: datetime) -> None:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from stackward.tools.locks import Locks
 
 BUSY_SECONDS = 30.0
-_VERSION = 1
-_SCHEMA = """
+# Each brings a database from the version of its place in this list to the next one. What was released is never edited.
+_MIGRATIONS = (
+    """
 CREATE TABLE run (
     id TEXT PRIMARY KEY, job TEXT NOT NULL, trigger TEXT NOT NULL, started_at TEXT NOT NULL, ended_at TEXT,
     outcome TEXT, reasons TEXT NOT NULL DEFAULT '[]', counts TEXT NOT NULL DEFAULT '{}',
@@ -44,7 +45,37 @@ CREATE TABLE held (
 CREATE TABLE accepted (stack BLOB PRIMARY KEY, at TEXT NOT NULL);
 CREATE TABLE verified (artifact BLOB PRIMARY KEY, at TEXT NOT NULL, outcome TEXT NOT NULL, damaged INTEGER NOT NULL);
 CREATE TABLE note (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
+""",
+    # What metrics ask at every scrape is kept beside the history, which is long, and of which old parts are forgotten.
+    """
+CREATE TABLE latest (
+    job TEXT NOT NULL, stack BLOB NOT NULL, ended_at TEXT NOT NULL, outcome TEXT NOT NULL, success_at TEXT,
+    duration_seconds REAL NOT NULL, standstill_seconds REAL, PRIMARY KEY (job, stack)
+);
+CREATE TABLE run_total (job TEXT NOT NULL, outcome TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (job, outcome));
+CREATE TABLE alert (
+    scope TEXT NOT NULL, key BLOB NOT NULL, text TEXT NOT NULL, since TEXT NOT NULL, PRIMARY KEY (scope, key)
+);
+CREATE TABLE notice (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, kind TEXT NOT NULL, title TEXT NOT NULL,
+    body TEXT NOT NULL, at TEXT NOT NULL, next_at TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
+    told TEXT NOT NULL DEFAULT '[]'
+);
+INSERT INTO run_total SELECT job, outcome, count(*) FROM run WHERE outcome IS NOT NULL GROUP BY job, outcome;
+INSERT INTO latest
+    SELECT job, x'', max(ended_at), outcome, NULL, (julianday(ended_at) - julianday(started_at)) * 86400, NULL
+    FROM run WHERE outcome IS NOT NULL AND outcome != 'skipped' GROUP BY job;
+INSERT INTO latest
+    SELECT job, stack, max(ended_at), run_stack.outcome, NULL, 0, standstill_seconds
+    FROM run_stack JOIN run ON run.id = run WHERE run_stack.outcome != 'skipped' AND stack != x'' GROUP BY job, stack;
+UPDATE latest SET success_at =
+    (SELECT max(ended_at) FROM run WHERE run.job = latest.job AND outcome IN ('ok', 'warn')) WHERE stack = x'';
+UPDATE latest SET success_at = (
+    SELECT max(ended_at) FROM run_stack JOIN run ON run.id = run
+    WHERE run.job = latest.job AND run_stack.stack = latest.stack AND run_stack.outcome IN ('ok', 'warn')
+) WHERE stack != x'';
+""",
+)
 
 
 class Database:
@@ -135,8 +166,8 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            _make(connection)
+        if connection.execute("PRAGMA user_version").fetchone()[0] < len(_MIGRATIONS):
+            _migrate(connection)
         _require_sound(connection)
     except BaseException:
         connection.close()
@@ -150,12 +181,18 @@ def _require_sound(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(verdict)
 
 
-def _make(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection) -> None:
+    """All steps or none: who is killed in between finds the database as it was."""
     connection.execute("BEGIN IMMEDIATE")
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # not made by another process meanwhile
-        for statement in _SCHEMA.split(";"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
+        for script in _MIGRATIONS[version:]:
+            for statement in script.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {max(version, len(_MIGRATIONS))}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
     connection.execute("COMMIT")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from stackward.core.model import JobResult, Outcome, StackResult
 from stackward.store.database import Database, blob, stamp
 from stackward.store.rows import RunRow, counts_json, details_json, run_row
+from stackward.store.series import note_end
 
 if TYPE_CHECKING:
     import sqlite3
@@ -57,8 +58,15 @@ class RunLog(Database):
         return run_id
 
     def end_run(self, run_id: str, at: datetime, result: JobResult) -> None:
-        """Note how it ended. A second end replaces the first (an interrupted run that ended after all)."""
+        """Note how it ended. A second end replaces the first (an interrupted run that ended after all).
+
+        Totals only ever grow: they count the first end.
+        """
         with self._writing() as connection:
+            began = connection.execute("SELECT job, started_at, ended_at FROM run WHERE id = ?", (run_id,)).fetchone()
+            if began is not None:
+                again = began["ended_at"] is not None
+                note_end(connection, began["job"], began["started_at"], at, result, again=again)
             connection.execute(
                 "UPDATE run SET ended_at = ?, outcome = ?, reasons = ?, counts = ?, artifacts = ?, exit_code = ?,"
                 " details = ? WHERE id = ?",

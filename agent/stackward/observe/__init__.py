@@ -1,0 +1,1 @@
+"""How the outside sees us: metrics, log messages, notifications. Takes values; knows no store and runs nothing."""

@@ -1,0 +1,119 @@
+"""What metrics ask at every scrape: kept up to date as runs end, so that nobody counts through the history."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from stackward.core.model import JobResult, Outcome
+from stackward.observe.facts import (
+    BackupFacts,
+    ContainerFacts,
+    Facts,
+    JobFacts,
+    SpaceFacts,
+    StackFacts,
+    View,
+)
+from stackward.store.database import Database, blob, name_of, stamp
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_VIEW = "view"
+_LATEST = """
+INSERT INTO latest VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    ended_at = excluded.ended_at, outcome = excluded.outcome, duration_seconds = excluded.duration_seconds,
+    success_at = coalesce(excluded.success_at, success_at),
+    standstill_seconds = coalesce(excluded.standstill_seconds, standstill_seconds)
+"""
+
+
+class Series(Database):
+    """The newest outcomes, the totals, and the last look at the host."""
+
+    def facts(self) -> Facts:
+        """Everything the store can tell the outside; a handful of short queries, however long the history is."""
+        view = self._rows("SELECT value FROM note WHERE key = ?", (_VIEW,))
+        return Facts(
+            view=_read_view(view[0]["value"]) if view else None,
+            jobs=tuple(_job_facts(row) for row in self._rows("SELECT * FROM latest")),
+            totals={
+                (row["job"], Outcome(row["outcome"])): row["count"] for row in self._rows("SELECT * FROM run_total")
+            },
+            opted_in={
+                name_of(row["stack"]): datetime.fromisoformat(row["at"]) for row in self._rows("SELECT * FROM opted_in")
+            },
+        )
+
+    def keep_view(self, view: View) -> None:
+        """Replace the last look at the host."""
+        text = json.dumps(asdict(view), default=_instant_text)
+        with self._writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (_VIEW, text))
+
+
+def note_end(
+    connection: sqlite3.Connection, job: str, began_at: str, at: datetime, result: JobResult, *, again: bool
+) -> None:
+    """A run has ended: bring totals and newest outcomes up to date, in the transaction that records it."""
+    if not again:
+        connection.execute(
+            "INSERT INTO run_total VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
+            (job, result.outcome.value),
+        )
+    seconds = max(0.0, (at - datetime.fromisoformat(began_at)).total_seconds())
+    whole = [("", result.outcome, None)]
+    parts = [(part.stack, part.outcome, part.standstill_seconds) for part in result.stacks if part.stack]
+    for stack, outcome, standstill in whole + parts:
+        if outcome is Outcome.SKIPPED:
+            continue
+        success = stamp(at) if outcome in (Outcome.OK, Outcome.WARN) else None
+        connection.execute(_LATEST, (job, blob(stack), stamp(at), outcome.value, success, seconds, standstill))
+
+
+def _job_facts(row: sqlite3.Row) -> JobFacts:
+    return JobFacts(
+        job=row["job"],
+        stack=name_of(row["stack"]),
+        ended_at=datetime.fromisoformat(row["ended_at"]),
+        outcome=Outcome(row["outcome"]),
+        success_at=_instant(row["success_at"]),
+        duration_seconds=row["duration_seconds"],
+        standstill_seconds=row["standstill_seconds"],
+    )
+
+
+def _read_view(text: str) -> View | None:
+    """None where another version wrote it: the next look replaces it."""
+    try:
+        document = json.loads(text)
+        return View(
+            **{
+                **document,
+                "at": datetime.fromisoformat(document["at"]),
+                "stacks": tuple(_stack_facts(entry) for entry in document["stacks"]),
+                "spaces": tuple(SpaceFacts(**entry) for entry in document["spaces"]),
+                "backups": tuple(
+                    BackupFacts(**{**entry, "made_at": _instant(entry["made_at"])}) for entry in document["backups"]
+                ),
+            }
+        )
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _stack_facts(entry: dict[str, Any]) -> StackFacts:
+    containers = tuple(ContainerFacts(**container) for container in entry["containers"])
+    return StackFacts(**{**entry, "data_at": _instant(entry["data_at"]), "containers": containers})
+
+
+def _instant(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _instant_text(value: object) -> str:
+    assert isinstance(value, datetime)
+    return value.isoformat()
