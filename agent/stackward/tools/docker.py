@@ -6,6 +6,7 @@ What is asked for twice is done once: stopping a stopped container, pausing a pa
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +65,10 @@ class VolumeInfo:
 class Docker:
     """One engine. Nothing is asked before the first call; any call may raise DockerUnavailableError: none answers."""
 
-    def __init__(self, docker_host: str) -> None:
+    def __init__(self, docker_host: str, *, owner: str = "1") -> None:
+        """`owner` tells our helper containers from those of another appliance on the same engine."""
         self._host = docker_host
+        self._owner = owner
         self._client: docker.APIClient | None = None
 
     def ping(self) -> None:
@@ -211,7 +214,7 @@ class Docker:
                 entrypoint=["sleep"],
                 command=["2147483647"],
                 user="0",
-                labels={HELPER_LABEL: "1"},
+                labels={HELPER_LABEL: self._owner},
                 host_config=config,
                 healthcheck={"test": ["NONE"]},
             )
@@ -225,7 +228,7 @@ class Docker:
     def remove_helpers(self) -> int:
         """Remove helper containers that a killed run left. Returns how many there were."""
         with self._translated("list containers"):
-            left = self._api.containers(all=True, filters={"label": f"{HELPER_LABEL}=1"})
+            left = self._api.containers(all=True, filters={"label": f"{HELPER_LABEL}={self._owner}"})
         for container in left:
             self._remove(str(container["Id"]))
         return len(left)
@@ -243,6 +246,7 @@ class Docker:
     @property
     def _api(self) -> docker.APIClient:
         if self._client is None:
+            _knock(self._host)
             self._client = docker.APIClient(base_url=self._host, version="auto", timeout=_REQUEST_SECONDS)
         return self._client
 
@@ -278,6 +282,18 @@ class Docker:
             self._client = None
             hint = "is Docker running, and is its socket mounted into the container? (/var/run/docker.sock)"
             raise DockerUnavailableError(f"no Docker Engine answers at {self._host}", hint=hint) from error
+
+
+def _knock(host: str) -> None:
+    """Raise early where nobody listens: the SDK would leave its socket open."""
+    kind, _, path = host.partition("://")
+    if kind != "unix":
+        return
+    with socket.socket(socket.AF_UNIX) as knocking:
+        try:
+            knocking.connect(path)
+        except OSError as error:
+            raise docker.errors.DockerException(str(error)) from error
 
 
 def _explanation(error: docker.errors.APIError) -> str:

@@ -91,12 +91,12 @@ def execute(
     except TimeoutError:
         if (code := _exit_code(api, exec_id, 0)) is not None:  # done; only a child in the background holds the stream
             return ExecResult(code, tail.text)
-        ended = _kill(api, container_id, exec_id, marker)
+        ended = _kill(api, stream, container_id, exec_id, marker)
         limit = f"{total_seconds:.0f} s" if total_seconds is not None else f"{stall_seconds:.0f} s without output"
         fate = "it was killed" if ended else "it could not be killed and may still run"
         raise HookTimeout(f"{' '.join(command)[:200]}: not done after {limit}; {fate}", hint=tail.text[-500:]) from None
     except BaseException:
-        _kill(api, container_id, exec_id, marker)
+        _kill(api, stream, container_id, exec_id, marker)
         raise
     finally:
         stream.close()
@@ -133,6 +133,17 @@ class _Stream:
                 sink(chunk)
                 left -= len(chunk)
 
+    def drain(self, seconds: float) -> None:
+        """Throw away what comes until the stream ends: Docker notices no end of a command whose output nobody reads."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                if not self._socket.recv(_CHUNK):
+                    return
+            except OSError:  # the time is up, or the connection broke
+                return
+
     def close(self) -> None:
         self._response.close()
 
@@ -158,7 +169,7 @@ def _exit_code(api: APIClient, exec_id: str, wait_seconds: float) -> int | None:
         time.sleep(0.05)
 
 
-def _kill(api: APIClient, container_id: str, exec_id: str, marker: str) -> bool:
+def _kill(api: APIClient, stream: _Stream, container_id: str, exec_id: str, marker: str) -> bool:
     """Kill whatever carries the marker; True when the exec has ended.
 
     First as the user that the command ran as (root without CAP_SYS_PTRACE may not read another user's environment),
@@ -170,9 +181,11 @@ def _kill(api: APIClient, container_id: str, exec_id: str, marker: str) -> bool:
     for as_user, privileged in ((user, False), ("0", True)):
         killer = ["sh", "-c", _KILL_SCRIPT, "sh", marker]
         _try_exec(api, container_id, killer, user=as_user, privileged=privileged)
+        stream.drain(_KILL_WAIT_SECONDS)
         if _exit_code(api, exec_id, 1.0) is not None:
             return True
     _kill_visible(int(api.exec_inspect(exec_id).get("Pid") or 0), marker)
+    stream.drain(_KILL_WAIT_SECONDS)
     return _exit_code(api, exec_id, _KILL_WAIT_SECONDS) is not None
 
 
@@ -181,7 +194,7 @@ def _try_exec(api: APIClient, container_id: str, command: list[str], *, user: st
 
     try:
         created = api.exec_create(container_id, command, user=user, privileged=privileged)
-        api.exec_start(created["Id"])
+        api.exec_start(created["Id"], detach=True)
     except APIError:  # no shell, no privileged exec here: the next way is tried
         return
 
