@@ -45,7 +45,7 @@ check: static unit
 static: .venv/made
 	@.venv/bin/ruff format --quiet --check --diff .
 	@.venv/bin/ruff check --quiet .
-	@$(PYTHON) -m mypy --no-error-summary
+	@$(PYTHON) -m mypy --no-error-summary agent tests/host tests/conftest.py
 	@.venv/bin/lint-imports --no-logo >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
 unit: .venv/made

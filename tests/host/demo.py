@@ -37,7 +37,7 @@ class Screen:
             terminal = "-t " if self.is_terminal else ""
             command = f"docker exec {terminal}stackward {command}{'' if self.is_terminal else ' --human'}"
         options = ["--interactive", "--tty"] if self.is_terminal else []
-        done = subprocess.run(["docker", "exec", *options, host.name, "sh", "-c", command], check=False)
+        done = subprocess.run(["docker", "exec", *options, host.name, "sh", "-c", f"exec 2>&1; {command}"], check=False)
         if done.returncode != 0:
             raise CommandError(f"exit code {done.returncode} from: {command}")
 
@@ -57,12 +57,20 @@ def demo() -> None:
     screen.do(host, f"cd {APPLIANCE_HOME} && docker compose up -d")
     screen.do(host, "stackward status")
 
+    screen.heading("A key for the secrets capsule: keep the recovery sheet and the key elsewhere")
+    screen.do(host, "stackward init")
+    recipient = host.stackward_json("init")["recipients"][0]
+    setting = f"STACKWARD_AGE_RECIPIENTS={recipient}"
+    screen.do(host, f"cd {APPLIANCE_HOME} && echo {setting} >>.env && docker compose up -d")
+    host.wait_for_appliance()
+
     screen.heading("What it found: each stack, its trees, and what covers them")
     screen.do(host, "stackward stacks")
 
     screen.heading("The first backup, while the shop takes five orders a second")
-    ordered = _orders(host)
+    before = _orders(host)
     screen.do(host, "stackward backup")
+    print(f"   {before} orders were in when the backup began, {_orders(host)} are in now.")
 
     screen.heading("Is what was written what is on the disk?")
     screen.do(host, "stackward verify")
@@ -73,11 +81,14 @@ def demo() -> None:
 
     screen.heading("The shop comes back")
     screen.do(host, "stackward restore shop")
-    screen.do(host, "cd /opt/docker/shop && docker compose up -d --wait")
+    # The database alone first: the writer would go on taking orders while they are counted.
+    screen.do(host, "cd /opt/docker/shop && docker compose up -d --wait db")
     restored = _orders(host)
-    print(f"   {ordered} orders were in when the backup began; {restored} are there now.")
-    if restored < ordered:
-        raise CommandError(f"{ordered - restored} orders are missing")
+    print(f"   {before} orders were in when the backup began; {restored} are back.")
+    if restored < before:
+        raise CommandError(f"{before - restored} orders are missing")
+    screen.do(host, "cd /opt/docker/shop && docker compose up -d")
+    screen.do(host, "stackward status")
 
     print(f"""
 Done in {time.monotonic() - began:.0f} seconds. The host is yours to explore:

@@ -255,7 +255,10 @@ class Host:
         self.put("".join(lines), f"{APPLIANCE_HOME}/.env", mode=0o600)
         self.run(f"cd {APPLIANCE_HOME} && docker compose up -d --quiet-pull")
         if wait:
-            self.wait_until("docker exec stackward stackward-healthcheck", every=0.2)
+            self.wait_for_appliance()
+
+    def wait_for_appliance(self) -> None:
+        self.wait_until("docker exec stackward stackward-healthcheck", every=0.2)
 
     def appliance_reset(self, settings: Mapping[str, str] | None = None) -> None:
         """The appliance as on its first day: no state, no settings of before, an empty backup disk."""
