@@ -33,7 +33,12 @@ class SmallHost:
             ),
             **changes,
         )
-        self.store = Store.open(root / "state" / "s.sqlite", now=NOW, locks=Locks(root / "state" / "locks"))
+        self.store = self.opened()
+
+    def opened(self) -> Store:
+        """The store that a verb would open, once more."""
+        state = self.settings.state_dir
+        return Store.open(state / "stackward.sqlite", now=NOW, locks=Locks(state / "locks"))
 
     def stack(self, name: str | bytes, compose: str, **files: str) -> Path:
         """Write a stack; a file's name has `__` for `/` and `_dot_` for a leading dot."""
