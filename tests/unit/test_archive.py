@@ -156,8 +156,10 @@ def test_a_file_that_changes_while_read_is_a_warning(tmp_path):
 
 def test_what_cannot_be_read_fails(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CommandError, match="Not a directory"):
-        archive.create(io.BytesIO(), tmp_path, [b"file/below"])
+    odd = b"file/\n\\ \xe9: \x01'"
+    with pytest.raises(archive.UnreadableError, match="Not a directory") as caught:
+        archive.create(io.BytesIO(), tmp_path, [b"file/below", odd])
+    assert set(caught.value.names) == {b"file/below", odd}
 
 
 def test_a_full_disk_is_an_error_and_not_a_hang(tmp_path):

@@ -186,6 +186,30 @@ def test_a_full_disk_fails_with_a_hint_and_leaves_nothing(host):
         subprocess.run(["umount", host.backup], check=True)
 
 
+WRITE_ONLY = Path("/sys/bus/cpu/uevent")  # root cannot open it for reading
+
+
+@pytest.mark.skipif(not WRITE_ONLY.exists(), reason="needs a file that root cannot read")
+def test_a_file_that_cannot_be_read_fails_its_stack_alone(host):
+    host.put("plain/compose.yaml")
+    host.stacks.append(host.stack("plain"))
+    bad = [host.put(os.fsdecode(b"shop/bad: \n\\\xe9")), host.put("shop/.env")]
+    for path in bad:
+        subprocess.run(["mount", "--bind", WRITE_ONLY, path], check=True)
+    try:
+        result = host.run(age_recipients=(age.generate_key(host.key),))
+    finally:
+        for path in bad:
+            subprocess.run(["umount", path], check=True)
+    shop, plain = result.stacks
+    assert (shop.outcome, plain.outcome) == (Outcome.FAILED, Outcome.OK)
+    assert shop.reasons == (
+        "shop/bad: \\n\\\\xe9 is left out: it cannot be read",
+        "shop/.env is left out: it cannot be read",
+    )
+    assert host.names(result.artifacts[0]) == {"shop", "shop/compose.yaml", "shop/data", "plain", "plain/compose.yaml"}
+
+
 def test_another_disk_is_refused(host):
     host.run()
     (host.backup / ".stackward-id").unlink()

@@ -344,6 +344,26 @@ def test_a_kept_secret_is_for_root_only(host):
     assert stat.S_IMODE((host.root / ".stackward-kept" / "run-1").stat().st_mode) == 0o700
 
 
+def test_an_older_one_by_its_name_or_date(host):
+    host.put("shop/compose.yaml", "second")
+    host.back_up(NOW + timedelta(days=1))
+    host.put("shop/compose.yaml", "third")
+    host.restore(wanted="2026-11-22")
+    assert host.text("shop/compose.yaml") == "second"
+    host.restore(wanted=host.backed_up[0])
+    assert host.text("shop/compose.yaml") == "services: {}\n"
+    with pytest.raises(StackwardError, match="no config backup 2026-01-01") as caught:
+        host.restore(wanted="2026-01-01")
+    assert caught.value.hint == "--from one of: 2026-11-22, 2026-11-21"
+
+
+def test_the_secrets_are_those_that_belong_to_the_tarball(host):
+    host.put("shop/.env", "PASSWORD=second\n")
+    host.back_up(NOW + timedelta(days=1))
+    host.restore(wanted="2026-11-21", secrets=True)
+    assert host.text("shop/.env") == "PASSWORD=hunter2\n"
+
+
 def test_no_backup_is_told(tmp_path):
     host = Host(tmp_path)
     for name in os.listdir(host.settings.backup_root):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -35,8 +35,9 @@ class _Made:
     """One artifact that was published, and what tar had to say about files that changed meanwhile."""
 
     name: str
-    bytes: int
+    size_bytes: int
     warnings: tuple[str, ...]
+    unreadable: tuple[bytes, ...]
 
 
 def run(
@@ -69,6 +70,8 @@ def run(
     made = [_make_tarball(settings, selection, stamp, progress)]
     if recipients and selection.secrets:
         made.append(_make_capsule(settings, selection, stamp, progress))
+    failed = [LeftOut(path, "it cannot be read", Outcome.FAILED) for one in made for path in one.unreadable]
+    selection = replace(selection, left_out=(*failed, *selection.left_out))
     return _result(selection, discovery_stacks, made, recipients=recipients)
 
 
@@ -93,28 +96,47 @@ def _free_stamp(settings: Settings, now: datetime) -> datetime:
 def _make_tarball(settings: Settings, selection: Selection, stamp: datetime, progress: Progress) -> _Made:
     progress.step("writing the config tarball", total_bytes=selection.total_bytes)
     name = config_name(stamp)
-    incoming = _incoming(settings, name)
-    with _writing(incoming) as file:
+
+    def write(file: IO[bytes], members: Sequence[bytes]) -> archive.Written:
         reach("config-incoming", settings.crash_point)
-        written = archive.create(
-            file,
-            settings.docker_root,
-            selection.members,
-            on_bytes=lambda count: progress.advance(byte_count=count),
+        return archive.create(
+            file, settings.docker_root, members, on_bytes=lambda count: progress.advance(byte_count=count)
         )
-    _publish(settings, incoming, name, written.sha256)
-    return _Made(name, written.bytes, written.warnings)
+
+    written, unreadable = _write(_incoming(settings, name), selection.members, write)
+    _publish(settings, name, written.sha256)
+    return _Made(name, written.bytes, written.warnings, unreadable)
 
 
 def _make_capsule(settings: Settings, selection: Selection, stamp: datetime, progress: Progress) -> _Made:
     progress.step("writing the secrets capsule", total_files=len(selection.secrets))
     name = secrets_name(stamp)
     incoming = _incoming(settings, name)
-    with _writing(incoming) as file, age.encrypting(settings.age_recipients, file) as sink:
-        members = selection.capsule_members
-        written = archive.create(sink, settings.docker_root, members, threads=1, transform=_OUTSIDE)
-    _publish(settings, incoming, name, manifest.hash_file(os.fsencode(incoming)))
-    return _Made(name, os.path.getsize(settings.backup_root / name), written.warnings)
+
+    def write(file: IO[bytes], members: Sequence[bytes]) -> archive.Written:
+        with age.encrypting(settings.age_recipients, file) as sink:
+            return archive.create(sink, settings.docker_root, members, threads=1, transform=_OUTSIDE)
+
+    written, unreadable = _write(incoming, selection.capsule_members, write)
+    _publish(settings, name, manifest.hash_file(os.fsencode(incoming)))
+    return _Made(name, os.path.getsize(settings.backup_root / name), written.warnings, unreadable)
+
+
+def _write(
+    incoming: Path, members: Sequence[bytes], write: Callable[[IO[bytes], Sequence[bytes]], archive.Written]
+) -> tuple[archive.Written, tuple[bytes, ...]]:
+    """Write the archive of all members that can be read, and name the others: one bad file spoils no other stack."""
+    unreadable: set[bytes] = set()
+    while True:
+        try:
+            with _writing(incoming) as file:
+                written = write(file, [member for member in members if member not in unreadable])
+        except archive.UnreadableError as error:
+            if not set(error.names) - unreadable or not set(members).issuperset(error.names):
+                raise
+            unreadable.update(error.names)
+        else:
+            return written, tuple(sorted(unreadable))
 
 
 def _incoming(settings: Settings, name: str) -> Path:
@@ -138,8 +160,9 @@ def _writing(incoming: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def _publish(settings: Settings, incoming: Path, name: str, sha256: str) -> None:
+def _publish(settings: Settings, name: str, sha256: str) -> None:
     """The checksum first: a tarball that is listed can be verified, whenever the power goes."""
+    incoming = _incoming(settings, name)
     checksum = _incoming(settings, name + CHECKSUM_SUFFIX)
     with _writing(checksum) as file:
         file.write(manifest.format_line(sha256, os.fsencode(name)))
@@ -224,7 +247,7 @@ def _details(selection: Selection, made: Sequence[_Made]) -> dict[str, Any]:
         ],
         "left_out_in_all": len(selection.left_out),
         "ignored_files": selection.files_left_out,
-        "artifacts": {one.name: one.bytes for one in made},
+        "artifacts": {one.name: one.size_bytes for one in made},
     }
 
 

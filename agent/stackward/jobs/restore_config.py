@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from stackward.config import Settings
 from stackward.core.artifacts import ArtifactKind
-from stackward.core.errors import RefusedError, SettingsError, StackwardError
+from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, display
 from stackward.core.progress import Progress
 from stackward.steps import catalog, config_restore, kept, verification
@@ -51,7 +51,10 @@ class _Planned:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to restore: all of DOCKER_ROOT or the directories `stacks`, from the newest config backup or the one `wanted`.
+    """What to restore.
+
+    All of DOCKER_ROOT or the directories `stacks`, from the newest config backup or the one
+    `wanted` (a name or a date).
 
     `secrets` adds the capsule that was made with it, opened with `identity` (default: the appliance's own key). `to` is a new
     or empty directory that takes DOCKER_ROOT's place. `only_missing` leaves files alone that differ.
@@ -109,12 +112,7 @@ def put_back(*, settings: Settings) -> JobResult:
 
 def _sources(settings: Settings, request: Request, done: _Done) -> list[_Source]:
     artifacts = catalog.catalog(settings)
-    newest = catalog.newest(artifacts, ArtifactKind.CONFIG)
-    chosen = catalog.find(artifacts, request.wanted) if request.wanted else newest
-    if chosen is None:
-        raise StackwardError("there is no config backup", hint="`stackward backup --config` makes one")
-    if chosen.kind is not ArtifactKind.CONFIG:
-        raise SettingsError(f"{chosen.name.name} is no config backup")
+    chosen = _choose([a for a in artifacts if a.kind is ArtifactKind.CONFIG], request.wanted)
     found = [_Source(chosen, partial(_open, chosen))]
     if not request.secrets:
         done.notes.append("secrets are not in it: --secrets restores them from the capsule")
@@ -127,6 +125,19 @@ def _sources(settings: Settings, request: Request, done: _Done) -> list[_Source]
         done.warnings.append(f"the secrets are those of {capsule.name.name}, the newest from before the tarball")
     identity = request.identity or settings.config_dir / IDENTITY
     return [*found, _Source(capsule, partial(_open_capsule, capsule, identity))]
+
+
+def _choose(backups: Sequence[Artifact], wanted: str | None) -> Artifact:
+    """The newest config backup, or that of a name, or the newest of a date."""
+    if not backups:
+        raise StackwardError("there is no config backup", hint="`stackward backup --config` makes one")
+    if wanted is None:
+        return backups[0]
+    for backup in backups:
+        if wanted in (backup.name.name, f"{backup.name.when:%Y-%m-%d}"):
+            return backup
+    dates = list(dict.fromkeys(f"{backup.name.when:%Y-%m-%d}" for backup in backups))
+    raise StackwardError(f"there is no config backup {display(wanted)}", hint=f"--from one of: {', '.join(dates[:7])}")
 
 
 @contextmanager
@@ -235,6 +246,8 @@ def _result(request: Request, sources: Sequence[_Source], items: Sequence[Item],
     left = [f"{display(item.path)} is left as it is: {item.why}" for item in by_state[State.LEFT] if item.why]
     warnings = [*done.warnings, *left]
     tops = sorted({display(item.path.split(b"/")[0]) for item in changed})
+    if changed and request.to is None and not request.dry_run:
+        done.notes.append("running containers go on with what they had: restart the stacks that changed")
     details: dict[str, Any] = {
         "artifacts": [source.artifact.name.name for source in sources],
         "dry_run": request.dry_run,

@@ -20,7 +20,7 @@ from stackward.core.errors import DamageError
 from stackward.tools import process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 _BLOCK = 1 << 20
@@ -34,7 +34,17 @@ _HARMLESS = re.compile(
     rf"{_VANISHED.pattern}|: Warning: |"
     r": (file changed as we read it|File shrank by \d+ bytes; padding with zeros|socket ignored)$"
 )
+_UNREADABLE = re.compile(r"(.*): (?:Cannot (?:open|stat|readlink|read)|Read error at byte \d+, [^:]*): [^:]*$")
+_ESCAPES = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _SUMMARY = "Exiting with failure status due to previous errors"
+
+
+class UnreadableError(process.CommandError):
+    """Some members could not be read; what was written is no whole archive. `names` are theirs."""
+
+    def __init__(self, argv: Sequence[str], said: Sequence[str], names: Sequence[bytes]) -> None:
+        super().__init__(argv, 2, "\n".join(said[-20:]))
+        self.names = tuple(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,8 @@ def create(
     bytes of the uncompressed archive were made. The caller syncs the file.
 
     Raises:
-        CommandError: tar could not read something for another reason than that it was gone.
+        UnreadableError: tar could not read members for another reason than that they were gone.
+        CommandError: tar failed.
         OSError: the destination is full or broken.
     """
     argv = ["tar", "--create", "--file=-", "--format=posix", "--pax-option=delete=atime,delete=ctime", "--sparse"]
@@ -177,12 +188,25 @@ class _HashingWriter:
 
 
 def _judge(argv: list[str], lines: list[str]) -> tuple[str, ...]:
-    """What tar said, if all of it is harmless. Raises CommandError otherwise."""
+    """What tar said, if all of it is harmless. Raises UnreadableError or CommandError otherwise."""
     said = [line.removeprefix("tar: ") for line in lines if not line.endswith(_SUMMARY)]
     fatal = [line for line in said if not _HARMLESS.search(line)]
+    named = [match for match in map(_UNREADABLE.match, fatal) if match]
+    if fatal and len(named) == len(fatal):
+        raise UnreadableError(argv, fatal, sorted({_unquote(match[1]) for match in named}))
     if fatal:
         raise process.CommandError(argv, 2, "\n".join(fatal[-20:]))
     return tuple(_VANISHED.sub(": vanished while it was read", line) for line in said)
+
+
+def _unquote(name: str) -> bytes:
+    """The bytes of a name that tar quoted in its style `escape`."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        return bytes([int(code, 8)]) if code.isdigit() else _ESCAPES.get(code, code)
+
+    return re.sub(rb"\\([0-7]{3}|.)", plain, name.encode())
 
 
 def _member(info: tarfile.TarInfo) -> Member:
