@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stackward.config import Settings
+from stackward.core import secret_names
 from stackward.core.model import Outcome, Policy, Stack, Tree, TreeKind
 from stackward.steps import config_files
 from stackward.steps.config_files import Selection
@@ -386,3 +387,10 @@ def test_what_cannot_be_read_fails_and_the_rest_is_there(root):
     selection = root.select()
     assert [one.outcome for one in selection.left_out] == [Outcome.FAILED]
     assert b"shop/compose.yaml" in selection.members
+
+
+def test_the_page_about_config_backups_names_all_that_is_left_out_or_secret():
+    page = Path(__file__).parents[2].joinpath("docs", "config-backups.md").read_text(encoding="utf-8")
+    words = {*map(os.fsdecode, config_files.REBUILT | config_files.SNAPSHOTS | secret_names.ALWAYS)}
+    words |= {f"*{os.fsdecode(suffix)}" for suffix in (*secret_names.CONTAINERS, *secret_names.KEY_SUFFIXES)}
+    assert [word for word in sorted(words) if f"`{word}`" not in page] == []

@@ -107,6 +107,7 @@ def test_everything_comes_back_on_an_empty_host(host):
     assert host.tree() == before
     assert result.outcome is Outcome.OK
     assert result.details["changed_stacks"] == ["blog", "shop"]
+    assert sorted(result.details["new"]) == sorted(set(result.details["new"]))
 
 
 def test_changed_and_missing_files_come_back_and_others_stay(host):

@@ -93,7 +93,7 @@ def run(
         _verify(source.artifact, request, done, progress)
     root = _root(settings, request)
     planned = [_plan(source, root, request, progress) for source in sources]
-    items = [item for plan in planned for item in plan.items]
+    items = list({item.place: item for plan in planned for item in plan.items}.values())
     if not items:
         wanted = ", ".join(map(display, request.stacks)) or "any stack"
         raise StackwardError(f"{sources[0].artifact.name.name} holds nothing of {wanted}")
