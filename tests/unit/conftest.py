@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,32 @@ def needs_compose():
         compose.command()
     except compose.ComposeUnavailableError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def api():
+    import docker
+    import docker.errors
+
+    from unit.hosts import DOCKER_HOST
+
+    try:
+        client = docker.APIClient(base_url=DOCKER_HOST, version="auto")
+        client.ping()
+    except docker.errors.DockerException as error:
+        pytest.skip(f"no Docker Engine: {error}")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def image(api):
+    from unit import tiny_image
+
+    name = f"stackward-unit-{uuid.uuid4().hex[:8]}"
+    api.import_image_from_data(tiny_image.archive(), repository=name, tag="1", changes=["VOLUME /asked-for"])
+    yield f"{name}:1"
+    api.remove_image(f"{name}:1", force=True)
 
 
 def _has_docker():

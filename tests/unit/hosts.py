@@ -11,6 +11,7 @@ from stackward.stacks import discover
 from stackward.store import Store
 from stackward.tools.locks import Locks
 
+DOCKER_HOST = "unix:///var/run/docker.sock"
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 

@@ -6,33 +6,11 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-import docker
 import docker.errors
 import pytest
 
 from stackward.tools.docker import Docker, DockerError, DockerUnavailableError, HookTimeout, NotFoundError
-from unit import tiny_image
-
-HOST = "unix:///var/run/docker.sock"
-
-
-@pytest.fixture(scope="module")
-def api():
-    try:
-        client = docker.APIClient(base_url=HOST, version="auto")
-        client.ping()
-    except docker.errors.DockerException as error:
-        pytest.skip(f"no Docker Engine: {error}")
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
-def image(api):
-    name = f"stackward-unit-{uuid.uuid4().hex[:8]}"
-    api.import_image_from_data(tiny_image.archive(), repository=name, tag="1", changes=["VOLUME /asked-for"])
-    yield f"{name}:1"
-    api.remove_image(f"{name}:1", force=True)
+from unit.hosts import DOCKER_HOST
 
 
 @pytest.fixture
@@ -52,7 +30,7 @@ def container(api, image, project):
 
 @pytest.fixture
 def engine():
-    return Docker(HOST, owner=uuid.uuid4().hex)
+    return Docker(DOCKER_HOST, owner=uuid.uuid4().hex)
 
 
 def only_the_container_itself_runs(api, container):

@@ -32,6 +32,7 @@ _SYSTEM = tuple(
 _SYSTEM_ROOTS = tuple(
     map(Path, ("/", "/etc", "/var", "/var/lib", "/tmp", "/var/tmp", "/bin", "/sbin", "/lib", "/lib64"))  # noqa: S108
 )
+_VOLUME_DATA = "_data"  # Docker keeps a volume's files in VOLUMES/NAME/_data
 _CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv\.conf)$")
 _KINDS = ((stat.S_ISSOCK, "socket"), (stat.S_ISBLK, "device"), (stat.S_ISCHR, "device"), (stat.S_ISFIFO, "fifo"))
 
@@ -60,9 +61,8 @@ class Host:
         if reason := self._special(source, path) or self._ours(path):
             return Place(reason)
         if not self.is_visible(path):
-            return Place(
-                f"not mounted into the appliance: add `{display(path)}:{display(path)}` to the volumes of its compose.yaml"
-            )
+            wanted = display(path.parent.parent if path.name == _VOLUME_DATA else path)
+            return Place(f"not mounted into the appliance: add `{wanted}:{wanted}` to the volumes of its compose.yaml")
         if (kind := filesystem.mount_of(path, self.mounts).type) in filesystem.REMOTE_TYPES:
             return Place(f"on a remote file system ({kind}): back it up where it lives", remote=True)
         return Place()
