@@ -112,11 +112,6 @@ def test_a_view_of_another_version_is_none(store, text):
     assert store.facts().view is None
 
 
-def test_opted_in_stacks_are_told_with_their_day(store):
-    store.remember_opted_in(ODD, NOON)
-    assert store.facts().opted_in == {ODD: NOON}
-
-
 def test_a_history_of_before_becomes_series(tmp_path, store, opened):
     record(store, NOON, Outcome.WARN, StackResult("shop", Outcome.OK, standstill_seconds=1.5))
     record(store, later(1), Outcome.FAILED, StackResult("shop", Outcome.FAILED))

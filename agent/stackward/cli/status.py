@@ -9,12 +9,10 @@ from rich.text import Text
 
 from stackward.cli.render import table
 from stackward.cli.stacks import choose
-from stackward.core.artifacts import ArtifactKind
-from stackward.core.errors import RefusedError
-from stackward.core.model import Outcome, display
+from stackward.core.model import display
 from stackward.core.units import format_age
-from stackward.core.verdict import Facts, State, Verdict, judge
-from stackward.steps import catalog
+from stackward.core.verdict import State, Verdict
+from stackward.steps.verdicts import judged
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stackward.cli.context import Context
-    from stackward.core.model import Stack
-    from stackward.wiring import Appliance
 
 _STYLES = {State.PROTECTED: "green", State.UNPROTECTED: "bold red", State.OFF: "dim", State.UNDECIDED: "yellow"}
 
@@ -40,7 +36,7 @@ def run(arguments: Namespace, context: Context) -> int:
     now = appliance.now()
     discovery = appliance.discovery
     stacks = choose(discovery, arguments.stacks)
-    verdicts = verdicts_of(appliance, stacks, now)
+    verdicts = judged(appliance.settings, appliance.store, stacks, now)
     general = [problem.message for problem in discovery.problems]
     if discovery.docker_error:
         general.append(f"Docker does not answer: {discovery.docker_error}")
@@ -65,37 +61,6 @@ def run(arguments: Namespace, context: Context) -> int:
     }
     context.output.show(document, human)
     return 0
-
-
-def verdicts_of(appliance: Appliance, stacks: Sequence[Stack], now: datetime) -> list[Verdict]:
-    """What is on the disk counts, not what was once recorded."""
-    unreadable = ""
-    artifacts: list[catalog.Artifact] = []
-    try:
-        artifacts = catalog.catalog(appliance.settings)
-    except RefusedError as error:
-        unreadable = error.message
-    store = appliance.store
-    bad = {name for name, last in store.verified().items() if last.outcome is Outcome.FAILED}
-    config = next((a for a in artifacts if a.kind is ArtifactKind.CONFIG and a.name.name not in bad), None)
-    holds, last = store.holds(), store.last_stacks("backup-data")
-    recipients = bool(appliance.settings.age_recipients)
-    verdicts = []
-    for stack in stacks:
-        data = catalog.data_with(artifacts, stack.name)
-        good = next((a for a in data if a.name.name not in bad and not a.problem), None)
-        part = last.get(stack.name)
-        damaged = f"{data[0].name.name}, its newest backup, is damaged" if data and data[0].name.name in bad else ""
-        facts = Facts(
-            data_at=good.at(stack.name) if good else None,
-            config_at=config.made_at if config else None,
-            damaged=damaged,
-            held=holds[stack.name].reason if stack.name in holds else "",
-            failure="; ".join(part.reasons) if part and part.outcome is Outcome.FAILED else "",
-            unreadable=unreadable,
-        )
-        verdicts.append(judge(stack, facts, recipients=recipients, now=now))
-    return verdicts
 
 
 def summarise(verdicts: Sequence[Verdict]) -> str:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from itertools import islice, pairwise, takewhile
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from zoneinfo import ZoneInfo
 
 # How far back `latest_due` looks, step by step, so that neither a frequent nor a rare job makes it count for long.
 _WINDOWS = (timedelta(hours=1), timedelta(days=1), timedelta(days=32), timedelta(days=367))
+
+# Runs that `interval_seconds` compares: enough to meet a weekend and a short month.
+_LOOKED_AHEAD = 15
 
 
 class CronError(ValueError):
@@ -30,6 +33,14 @@ def next_run(expression: str, after: datetime, zone: ZoneInfo) -> datetime:
     for run in _runs(expression, after, zone):
         return run
     raise CronError(f"{expression!r} names no time that ever comes")
+
+
+def interval_seconds(expression: str, now: datetime) -> float:
+    """The longest pause between two runs that `expression` names in the near future. Raises CronError."""
+    runs = [run.astimezone(UTC) for run in islice(_runs(expression, now, ZoneInfo("UTC")), _LOOKED_AHEAD)]
+    if len(runs) < 2:
+        raise CronError(f"{expression!r} names no time that ever comes")
+    return max((after - before).total_seconds() for before, after in pairwise(runs))
 
 
 def latest_due(expression: str, after: datetime, now: datetime, zone: ZoneInfo) -> datetime | None:

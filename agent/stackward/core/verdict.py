@@ -24,6 +24,19 @@ class State(StrEnum):
     UNDECIDED = "undecided"
 
 
+class Cause(StrEnum):
+    """Why a stack is not protected, in one word of a few: for labels of metrics, which a sentence would multiply."""
+
+    UNREADABLE = "backup-root-unreadable"
+    SHRANK = "shrank"
+    DAMAGED = "damaged"
+    NEVER = "never-backed-up"
+    OLD = "too-old"
+    NO_RECIPIENTS = "no-recipients"
+    GONE = "directory-gone"
+    NO_DOCKER_ROOT = "docker-root-unreadable"
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of one stack's backups; each text is a reason against, or ""."""
@@ -38,13 +51,17 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reasons` are why it is not protected; `notes` are what a person should look at all the same."""
+    """`reasons` are why it is not protected, `cause` is the weightiest in a word.
+
+    `notes` are what a person should look at all the same.
+    """
 
     stack: str
     state: State
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     last_good: datetime | None = None
+    cause: Cause | None = None
 
 
 def judge(stack: Stack, facts: Facts, *, recipients: bool, now: datetime) -> Verdict:
@@ -58,23 +75,33 @@ def judge(stack: Stack, facts: Facts, *, recipients: bool, now: datetime) -> Ver
         for tree in stack.trees
         if tree.writable and not tree.covered
     )
-    reasons = [text for text in (facts.unreadable, facts.held, facts.damaged) if text]
+    found = [
+        (cause, text)
+        for cause, text in (
+            (Cause.UNREADABLE, facts.unreadable),
+            (Cause.SHRANK, facts.held),
+            (Cause.DAMAGED, facts.damaged),
+        )
+        if text
+    ]
     if not facts.unreadable:
         if stack.covered_trees:
-            reasons += _age("data", facts.data_at, now)
-        reasons += _age("configuration", facts.config_at, now)
+            found += _age("data", facts.data_at, now)
+        found += _age("configuration", facts.config_at, now)
     if stack.secret_files and not recipients:
-        reasons.append("its secrets are not backed up: set STACKWARD_AGE_RECIPIENTS")
+        found.append((Cause.NO_RECIPIENTS, "its secrets are not backed up: set STACKWARD_AGE_RECIPIENTS"))
     if facts.failure:
         notes += (f"its last backup failed: {facts.failure}",)
     last_good = facts.data_at if stack.covered_trees else facts.config_at
-    state = State.UNPROTECTED if reasons else State.PROTECTED
-    return Verdict(stack.name, state, tuple(reasons), notes, last_good)
+    if not found:
+        return Verdict(stack.name, State.PROTECTED, (), notes, last_good)
+    reasons = tuple(text for _, text in found)
+    return Verdict(stack.name, State.UNPROTECTED, reasons, notes, last_good, found[0][0])
 
 
-def _age(what: str, at: datetime | None, now: datetime) -> list[str]:
+def _age(what: str, at: datetime | None, now: datetime) -> list[tuple[Cause, str]]:
     if at is None:
-        return [f"its {what} was never backed up"]
+        return [(Cause.NEVER, f"its {what} was never backed up")]
     if now - at > MAXIMUM_AGE:
-        return [f"its {what} was last backed up {format_age(at, now)}"]
+        return [(Cause.OLD, f"its {what} was last backed up {format_age(at, now)}")]
     return []

@@ -99,7 +99,6 @@ class Facts:
     view: View | None = None
     jobs: tuple[JobFacts, ...] = ()
     totals: dict[tuple[str, Outcome], int] = field(default_factory=dict)
-    opted_in: dict[str, datetime] = field(default_factory=dict)
     heartbeat_at: datetime | None = None
     snapshots: int | None = None
     replicas: dict[str, datetime] = field(default_factory=dict)

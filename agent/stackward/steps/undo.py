@@ -109,6 +109,23 @@ class Undo:
                 os.close(descriptor)
         return messages
 
+    def open_count(self) -> int:
+        """How many records have no living owner: something is stopped or moved, and nobody is putting it back."""
+        found = 0
+        for path in self._directory.glob("*.json"):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                found += path.exists()
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(descriptor)
+        return found
+
     def _take_back_file(self, path: Path) -> list[str]:
         try:
             document = json.loads(path.read_text(encoding="ascii"))

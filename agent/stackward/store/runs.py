@@ -23,6 +23,7 @@ _STACK_COLUMNS = (
     "run.id, job, trigger, started_at, ended_at, run_stack.outcome, run_stack.reasons, run_stack.counts,"
     " run_stack.artifact, exit_code, stack, standstill_seconds"
 )
+_PARTS = "run_stack JOIN run ON run.id = run"
 _GOOD = "('ok', 'warn')"
 _NEWEST = "ORDER BY started_at DESC, run.rowid DESC LIMIT ?"
 _FORGET = f"""
@@ -125,11 +126,10 @@ class RunLog(Database):
 
     def last_stacks(self, job: str) -> dict[str, RunRow]:
         """Per stack, its newest part of a run of `job`."""
-        rows = self._parts("job = ?", job)
-        newest: dict[str, RunRow] = {}
-        for row in rows:
-            newest.setdefault(row.stack, row)
-        return newest
+        # Where max() stands, SQLite takes the other columns from the row that has it.
+        newest = "max(started_at || printf('%020d', run.rowid))"
+        statement = f"SELECT {_STACK_COLUMNS}, {newest} FROM {_PARTS} WHERE job = ? GROUP BY stack"  # noqa: S608 - as below
+        return {row.stack: row for row in map(run_row, self._rows(statement, (job,)))}
 
     def close_interrupted(self, at: datetime, is_free: Callable[[str], bool]) -> list[RunRow]:
         """End, as failed, the runs that began, never ended, and whose lock (named by the run's id) nobody holds."""
@@ -148,8 +148,7 @@ class RunLog(Database):
         return [run_row(row) for row in self._rows(statement, (*values, limit))]
 
     def _parts(self, where: str, *values: object, limit: int = -1) -> list[RunRow]:
-        source = "run_stack JOIN run ON run.id = run"
-        statement = f"SELECT {_STACK_COLUMNS} FROM {source} WHERE {where} {_NEWEST}"  # noqa: S608 - as above
+        statement = f"SELECT {_STACK_COLUMNS} FROM {_PARTS} WHERE {where} {_NEWEST}"  # noqa: S608 - as above
         return [run_row(row) for row in self._rows(statement, (*values, limit))]
 
 

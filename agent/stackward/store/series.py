@@ -43,9 +43,6 @@ class Series(Database):
             totals={
                 (row["job"], Outcome(row["outcome"])): row["count"] for row in self._rows("SELECT * FROM run_total")
             },
-            opted_in={
-                name_of(row["stack"]): datetime.fromisoformat(row["at"]) for row in self._rows("SELECT * FROM opted_in")
-            },
         )
 
     def keep_view(self, view: View) -> None:

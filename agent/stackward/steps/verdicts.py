@@ -1,0 +1,75 @@
+"""Which stacks are protected: what is on the disk counts, not what was once recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stackward.core.artifacts import ArtifactKind
+from stackward.core.errors import RefusedError
+from stackward.core.model import Outcome
+from stackward.core.verdict import Facts, Verdict, judge
+from stackward.steps import catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from stackward.config import Settings
+    from stackward.core.model import Stack
+    from stackward.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Backups:
+    """What there is in BACKUP_ROOT, newest first, or why that cannot be told. `bad` failed the last verify."""
+
+    artifacts: tuple[catalog.Artifact, ...]
+    bad: frozenset[str]
+    unreadable: str = ""
+
+    def good(self, kind: ArtifactKind) -> catalog.Artifact | None:
+        """The newest one that nothing is known against."""
+        return next((a for a in self.artifacts if a.kind is kind and self.is_good(a)), None)
+
+    def is_good(self, artifact: catalog.Artifact) -> bool:
+        return artifact.name.name not in self.bad and not artifact.problem
+
+    def data_of(self, stack: str) -> catalog.Artifact | None:
+        """The newest good data backup that holds `stack`."""
+        return next((a for a in catalog.data_with(self.artifacts, stack) if self.is_good(a)), None)
+
+
+def backups(settings: Settings, store: Store) -> Backups:
+    """Look at BACKUP_ROOT; it raises nothing if that cannot be read."""
+    bad = frozenset(name for name, last in store.verified().items() if last.outcome is Outcome.FAILED)
+    try:
+        return Backups(tuple(catalog.catalog(settings)), bad)
+    except RefusedError as error:
+        return Backups((), bad, error.message)
+
+
+def judged(
+    settings: Settings, store: Store, stacks: Sequence[Stack], now: datetime, found: Backups | None = None
+) -> list[Verdict]:
+    """A verdict per stack, in their order."""
+    found = found or backups(settings, store)
+    config = found.good(ArtifactKind.CONFIG)
+    holds, last = store.holds(), store.last_stacks("backup-data")
+    recipients = bool(settings.age_recipients)
+    verdicts = []
+    for stack in stacks:
+        data = catalog.data_with(found.artifacts, stack.name)
+        good = found.data_of(stack.name)
+        part = last.get(stack.name)
+        newest = data[0].name.name if data else ""
+        facts = Facts(
+            data_at=good.at(stack.name) if good else None,
+            config_at=config.made_at if config else None,
+            damaged=f"{newest}, its newest backup, is damaged" if newest in found.bad else "",
+            held=holds[stack.name].reason if stack.name in holds else "",
+            failure="; ".join(part.reasons) if part and part.outcome is Outcome.FAILED else "",
+            unreadable=found.unreadable,
+        )
+        verdicts.append(judge(stack, facts, recipients=recipients, now=now))
+    return verdicts
