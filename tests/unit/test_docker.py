@@ -73,6 +73,11 @@ class TestExec:
         assert time.monotonic() - began < 8
         assert only_the_container_itself_runs(api, container)
 
+    def test_a_hanging_command_of_another_user_is_killed(self, api, engine, container):
+        with pytest.raises(HookTimeout, match="was killed"):
+            engine.exec(container, ["sleep", "505"], timeout_seconds=1, user="1000")
+        assert only_the_container_itself_runs(api, container)
+
     def test_one_that_writes_and_writes_is_killed_too(self, api, engine, container):
         with pytest.raises(HookTimeout):
             engine.exec(container, ["yes"], timeout_seconds=1)

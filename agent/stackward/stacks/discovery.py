@@ -72,10 +72,10 @@ def discover(settings: Settings, docker: Docker | None, store: Store) -> Discove
         volumes,
         Cache(settings.state_dir / "cache" / "stacks"),
     )
-    problems = _compose_problems()
     chosen = [(directory, files) for directory in _directories(settings) if (files := _files(here, directory))]
     with ThreadPoolExecutor(_RESOLVERS) as pool:
-        resolved = pool.map(lambda one: resolving.resolve(one[0], one[1], here.cache), chosen)
+        resolved = list(pool.map(lambda one: resolving.resolve(one[0], one[1], here.cache), chosen))
+    problems = _compose_problems() if any(model.error for model in resolved) else ()
     stacks = [_stack(here, directory, model) for (directory, _), model in zip(chosen, resolved, strict=True)]
     stacks = _with_shared_projects_told(stacks)
     known = [container for stack in stacks for container in stack.containers]

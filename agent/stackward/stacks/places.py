@@ -58,30 +58,26 @@ class Host:
 
     def judge(self, source: Path, path: Path) -> Place:
         """`source` as Compose has it, `path` its realpath."""
-        if reason := self._special(source, path) or self._ours(path):
+        if reason := self._system(source, path) or self._ours(path):
             return Place(reason)
         if not self.is_visible(path):
             wanted = display(path.parent.parent if path.name == _VOLUME_DATA else path)
             return Place(f"not mounted into the appliance: add `{wanted}:{wanted}` to the volumes of its compose.yaml")
         if (kind := filesystem.mount_of(path, self.mounts).type) in filesystem.REMOTE_TYPES:
             return Place(f"on a remote file system ({kind}): back it up where it lives", remote=True)
-        return Place()
+        return Place(_special(path))
 
     def is_visible(self, path: Path) -> bool:
         return self.visible is None or any(path.is_relative_to(mounted) for mounted in self.visible)
 
-    def _special(self, source: Path, path: Path) -> str:
+    def _system(self, source: Path, path: Path) -> str:
         for one in dict.fromkeys((source, path)):
             if one in _SYSTEM_ROOTS or (
                 any(one.is_relative_to(system) for system in _SYSTEM)
                 and not one.is_relative_to(self.settings.docker_volumes)
             ):
                 return "belongs to the system"
-        try:
-            mode = os.stat(path).st_mode
-        except OSError:
-            return ""
-        return next((f"a {name}, no directory" for test, name in _KINDS if test(mode)), "")
+        return ""
 
     def _ours(self, path: Path) -> str:
         settings = self.settings
@@ -98,6 +94,15 @@ class Host:
         if Path(os.path.realpath(settings.docker_root)).is_relative_to(path):
             return "contains DOCKER_ROOT: each stack is backed up on its own"
         return ""
+
+
+def _special(path: Path) -> str:
+    """The last to be asked: a look at a dead server's files may never come back."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    return next((f"a {name}, no directory" for test, name in _KINDS if test(mode)), "")
 
 
 def look(settings: Settings, docker: Docker | None) -> Host:

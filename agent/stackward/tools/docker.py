@@ -207,6 +207,8 @@ class Docker:
         with self._translated(f"mount volume {name}"):
             if (found := self.volume(name)) is None:
                 raise NotFoundError(f"volume {name} does not exist")
+            if not image_id:
+                raise DockerError(f"no image is here to mount volume {name} with", hint="start its stack once")
             mount = docker.types.Mount("/stackward-volume", name, type="volume", read_only=True, no_copy=True)
             config = self._api.create_host_config(mounts=[mount], network_mode="none", init=False)
             helper = self._api.create_container(
