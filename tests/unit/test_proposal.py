@@ -91,3 +91,8 @@ def test_a_stack_without_services_has_a_block_all_the_same():
     proposal = propose(stack(), {})
     assert yaml.safe_load(proposal.as_extension()) == {EXTENSION: {"backup": True}}
     assert yaml.safe_load(proposal.as_labels()) == {"services": None}
+
+
+def test_a_stack_with_nothing_special_is_switched_on_and_no_more():
+    proposal = propose(stack(tree("library", "web"), web="app"), {})
+    assert yaml.safe_load(proposal.as_labels()) == {"services": {"web": {"labels": {"stackward.backup": "true"}}}}
