@@ -54,8 +54,10 @@ def write_manifest(path: Path, prefix: bytes = b"") -> None:
             full = directory + b"/" + name
             relative = full[len(root) + 1 :]
             if relative != b"MANIFEST.sha256" and os.path.isfile(full) and not os.path.islink(full):
-                found.append((prefix + relative, manifest.hash_file(full)))
-    manifest.write(path / "MANIFEST.sha256", [(digest, name) for name, digest in sorted(found)])
+                with open(full, "rb") as file:
+                    found.append((prefix + relative, hashlib.file_digest(file, "sha256").hexdigest()))
+    lines = [manifest.format_line(digest, name) for name, digest in sorted(found)]
+    (path / "MANIFEST.sha256").write_bytes(b"".join(lines))
 
 
 def data_backup(root: Path, name: str, at: datetime, stacks: dict[str, dict[str | bytes, bytes]]) -> Path:

@@ -115,7 +115,11 @@ def undo_last(stack: Stack, means: Means, *, dry_run: bool = False, force: bool 
     if record.whole_stack and not force:
         _require_docker(means, stack)
     plan = quiesce.whole_stack(stack) if record.whole_stack else quiesce.Plan()
-    with quiesce.quiesced(means.docker, means.undo, stack, plan, _NO_LIMIT) as still:
+    with ExitStack() as held:
+        for tree in stack.trees:
+            if tree.driver_options and tree.volume is not None and means.docker is not None:
+                volumes.place(means.docker, stack, tree.volume, held)
+        still = held.enter_context(quiesce.quiesced(means.docker, means.undo, stack, plan, _NO_LIMIT))
         places = kept.put_back(means.kept, record)
     part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)
     return JobResult(Outcome.OK, stacks=(part,), details=details | {"places": places})
@@ -137,10 +141,10 @@ def _whole(request: Request, means: Means, artifact: Artifact, stack: Stack, don
     if not request.force:
         _require_docker(means, stack)
     kept.discard_unfinished(means.kept, stack.name)
+    if means.docker is not None and not request.force:
+        restore_plan.refuse_other_users(stack, found, means.docker.containers())
     with ExitStack() as held:
         placed = [_placed(means, stack, target, held) for target in found]
-        if means.docker is not None and not request.force:
-            restore_plan.refuse_other_users(stack, placed, means.docker.containers())
         _replace(means, artifact, stack, [restore_tree.replacement(t, means.run_id) for t in placed], done)
     if not stack.running:
         done.notes.append(f"{display(stack.name)} was not running and was not started")
@@ -160,7 +164,8 @@ def _replace(
             done.transfers.append(restore_tree.prepare(one, means.progress))
         means.progress.step(f"{display(stack.name)}: swapping its data")
         plan = quiesce.whole_stack(stack)
-        with quiesce.quiesced(means.docker, means.undo, stack, plan, _NO_LIMIT) as still:
+        crash_point = means.settings.crash_point
+        with quiesce.quiesced(means.docker, means.undo, stack, plan, _NO_LIMIT, crash_point) as still:
             means.reach("restore-stopped")
             entries = tuple(entry for one in chosen for entry in restore_tree.entries(one))
             record = replace(record, entries=entries)

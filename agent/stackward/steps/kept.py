@@ -21,6 +21,7 @@ from stackward.tools import filesystem
 
 KEPT = ".stackward-kept"
 KEPT_FOR = timedelta(days=7)
+FORGOTTEN_AFTER = timedelta(days=60)
 UNDONE = ".stackward-undone"  # what taking back an undo record moves out of the way
 
 
@@ -130,7 +131,10 @@ def expire(directory: Path, now: datetime) -> list[str]:
     """Delete what has been kept for seven days, and say whose it was."""
     gone = []
     for record in records(directory):
-        if record.done and now - datetime.fromisoformat(record.at) >= KEPT_FOR:
+        age = now - datetime.fromisoformat(record.at)
+        # A directory that is not there may be on a volume that is not mounted just now.
+        seen = all(os.path.lexists(kept) for kept in record.directories)
+        if record.done and age >= (KEPT_FOR if seen else FORGOTTEN_AFTER):
             _delete(directory, record)
             gone.append(f"{record.what} ({record.at})")
     return gone

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from stackward.core.artifacts import ArtifactKind
 from stackward.core.errors import RefusedError, SettingsError, StackwardError
 from stackward.core.index import TreeEntry
-from stackward.core.model import Container, Stack, Tree, TreeKind, display
+from stackward.core.model import Container, Mount, Stack, Tree, TreeKind, display
 from stackward.steps import catalog
 from stackward.steps.catalog import Artifact
 
@@ -150,14 +150,20 @@ def refuse_other_users(stack: Stack, found: Sequence[Target], containers: Sequen
     for container in containers:
         if container.project == stack.project or container.state not in ("running", "paused", "restarting"):
             continue
-        for mount in container.mounts:
-            source = Path(os.path.realpath(mount.source)) if mount.source else None
-            for target in found:
-                if source is not None and (source == target.place or target.place in source.parents):
-                    raise RefusedError(
-                        f"{container.name}, which is not of this stack, uses {display(target.place)}",
-                        hint=f"docker stop {container.name}, or --force to go on under it",
-                    )
+        for target in found:
+            if any(_uses(mount, target) for mount in container.mounts):
+                raise RefusedError(
+                    f"{container.name}, which is not of this stack, uses {display(target.place)}",
+                    hint=f"docker stop {container.name}, or --force to go on under it",
+                )
+
+
+def _uses(mount: Mount, target: Target) -> bool:
+    """Whether the mount is the tree or within it. Whoever has all of DOCKER_ROOT mounted sees the new tree, too."""
+    if target.volume is not None and mount.name == target.volume:
+        return True
+    source = Path(os.path.realpath(mount.source)) if mount.source else None
+    return source is not None and (source == target.place or target.place in source.parents)
 
 
 def _tree_for(entry: TreeEntry, trees: Sequence[Tree]) -> Tree | None:

@@ -20,6 +20,8 @@ from stackward.steps.restore_plan import Target
 from stackward.steps.undo import Step
 from stackward.tools import btrfs, filesystem, rsync
 
+_STAYS = frozenset({KEPT, "lost+found"})  # of a mount point: belongs to the file system
+
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
@@ -81,14 +83,14 @@ def moves_aside(one: Replacement) -> list[Move]:
     """What is there now, and where it goes. Nothing there: no move."""
     place = one.target.place
     if one.children:
-        return [Move(place / name, one.old / name) for name in sorted(os.listdir(place)) if name != KEPT]
+        return [Move(place / name, one.old / name) for name in sorted(os.listdir(place)) if name not in _STAYS]
     return [Move(place, one.old)] if os.path.lexists(place) else []
 
 
 def moves_in(one: Replacement) -> list[Move]:
     place = one.target.place
     if one.children:
-        return [Move(one.new / name, place / name) for name in sorted(os.listdir(one.new)) if name != KEPT]
+        return [Move(one.new / name, place / name) for name in sorted(os.listdir(one.new)) if name not in _STAYS]
     return [Move(one.new, place)]
 
 
