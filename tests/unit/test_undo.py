@@ -61,6 +61,15 @@ def test_what_stands_in_the_way_back_is_kept_beside(undo: Undo, moved: Step, tmp
     assert (tmp_path / "place.stackward-undone").read_text() == "half restored"
 
 
+def test_on_a_disk_that_is_not_mounted_the_way_back_stays_open(undo: Undo, moved: Step, tmp_path: Path) -> None:
+    with pytest.raises(WayBackError, match="is its disk mounted"), undo.promised("a test", [moved]):
+        os.rename(moved.detail, tmp_path / "unmounted")
+    assert len(records(tmp_path)) == 1
+    os.rename(tmp_path / "unmounted", moved.subject)
+    assert undo.take_back_open() == ["took back what a run left: a test"]
+    assert os.path.exists(moved.detail)
+
+
 def test_a_living_owners_record_is_left_alone(undo: Undo, moved: Step, tmp_path: Path) -> None:
     with undo.promised("moving", [moved]):
         os.rename(moved.detail, moved.subject)

@@ -18,7 +18,7 @@ from stackward.core.artifacts import CHECKSUM_SUFFIX, INCOMING_PREFIX, ArtifactK
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import JobResult, Keep, Outcome, Stack, display
 from stackward.core.progress import Progress
-from stackward.steps import backup_root, catalog, crashpoints, day
+from stackward.steps import backup_root, catalog, crashpoints, day, kept
 from stackward.steps.catalog import Artifact
 from stackward.store import Store
 
@@ -67,7 +67,7 @@ def run(
     dry_run: bool = False,
     gone: bool = False,
 ) -> JobResult:
-    """Remove what retention no longer keeps. The caller holds BACKUP_ROOT's lock.
+    """Remove what retention no longer keeps, and what restores replaced a week ago. The caller holds BACKUP_ROOT's lock.
 
     Backups of stacks that are no longer under DOCKER_ROOT all stay, unless `gone` says to use the default rule.
 
@@ -86,6 +86,7 @@ def run(
     if not dry_run:
         backup_root.clean_incoming(settings, _TRASH)
         _remove_orphans(settings, now)
+        kept.expire(settings.state_dir / "kept", now)
         for removal in removals:
             progress.step(f"removing {_describe(removal)}")
             try:

@@ -7,6 +7,7 @@ whoever finds it. Every step of a way back may be taken twice.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -195,6 +196,10 @@ class Undo:
 
 def _rename_back(moved: Path, place: Path) -> None:
     if not os.path.lexists(moved):
+        if not os.path.lexists(place):
+            raise FileNotFoundError(
+                errno.ENOENT, "neither is there: is its disk mounted?", str(moved), None, str(place)
+            )
         return
     if os.path.lexists(place):
         undone = place.with_name(place.name + ".stackward-undone")
