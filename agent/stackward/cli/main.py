@@ -34,6 +34,7 @@ VERBS = {
     "jobs": "what runs when, and when it last did",
     "run": "run a chain of jobs now, as the schedule does",
     "runs": "what was done, and how it ended",
+    "host": "start and stop stacks through systemd; what the host says of itself",
 }
 
 

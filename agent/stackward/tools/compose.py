@@ -31,11 +31,14 @@ __all__ = [
     "find_files",
     "resolve",
     "resolve_with_warnings",
+    "stop",
+    "up",
     "version",
 ]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STALL_SECONDS = 60.0
+_ACT_STALL_SECONDS = 900.0  # a pull of a large image, or a container that takes its time to stop, looks like a stall
 _LINES = 5
 _LOG_LINE = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg="(?P<text>(?:[^"\\]|\\.)*)"')
 
@@ -84,6 +87,16 @@ def resolve_with_warnings(directory: Path, files: Sequence[Path] = ()) -> Resolu
     return Resolution(
         _with_real_directory(model, directory), tuple(dict.fromkeys(t for level, t in said if level == "warning"))
     )
+
+
+def up(directory: Path) -> None:
+    """Start a stack as its files have it now. Raises CommandError."""
+    process.run([*command(), "up", "-d"], cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
+
+
+def stop(directory: Path) -> None:
+    """Stop a stack's containers; nothing is removed. Raises CommandError."""
+    process.run([*command(), "stop"], cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
 
 
 def version() -> str:
