@@ -164,9 +164,7 @@ VARIABLES = (
     Variable(
         "STACKWARD_CONFIG_DIR", "config_dir", parse_path, "/etc/stackward", "`stackward.toml`, keys; environment only"
     ),
-    Variable(
-        "STACKWARD_RUN_DIR", "run_dir", parse_path, "/run/stackward", "the socket of the host bridge", planned=True
-    ),
+    Variable("STACKWARD_RUN_DIR", "run_dir", parse_path, "/run/stackward", "the socket of the host bridge"),
     Variable(
         "STACKWARD_LOG_DIR", "log_dir", parse_path, "/var/log", "where log files and reports are written", planned=True
     ),

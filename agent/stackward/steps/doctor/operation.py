@@ -30,9 +30,6 @@ def look(facts: Facts) -> Iterator[Finding]:
     yield from _watchtower(facts)
     yield from _old_cron(facts)
     yield from _told(facts)
-    if not (facts.settings.run_dir / "host.sock").exists():
-        text = "the host bridge is not installed: stacks are not started through their systemd units"
-        yield info("host", text, "nothing in this version: no job restarts whole stacks yet")
 
 
 def _daemon(facts: Facts) -> Iterator[Finding]:
