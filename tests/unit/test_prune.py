@@ -11,7 +11,7 @@ from stackward.core.errors import RefusedError
 from stackward.core.model import Keep, Outcome, Policy, Problem, Stack
 from stackward.core.progress import Silent
 from stackward.jobs import prune
-from stackward.steps import backup_root, catalog
+from stackward.steps import backup_root, catalog, kept
 from stackward.steps.verification import check
 from stackward.store import Store
 from stackward.tools.locks import Locks
@@ -222,3 +222,16 @@ def test_what_a_killed_prune_left_is_cleaned_up(settings, store):
     run(settings, store)
 
     assert left(settings) == [young.name]
+
+
+def test_what_a_restore_replaced_goes_after_a_week(settings, store, tmp_path):
+    for run_id, days_ago in (("old", 8), ("young", 6)):
+        home = tmp_path / kept.KEPT / run_id
+        home.mkdir(parents=True)
+        at = (NOW - timedelta(days=days_ago)).isoformat()
+        record = kept.Record(run_id, at, "shop", "a restore", (), (str(home),), done=True)
+        kept.write(settings.state_dir / "kept", record)
+
+    run(settings, store)
+
+    assert os.listdir(tmp_path / kept.KEPT) == ["young"]

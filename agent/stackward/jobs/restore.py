@@ -26,7 +26,6 @@ from stackward.steps.verification import check
 from stackward.tools import filesystem, rsync
 from stackward.tools.docker import Docker
 
-_SHOWN = 1000  # changes that a dry run names; the rest are counted
 _NO_LIMIT = float("inf")
 
 
@@ -135,7 +134,7 @@ def _whole(request: Request, means: Means, artifact: Artifact, stack: Stack, don
             f"{artifact.name.name} holds no tree that {display(stack.name)} has now", hint="use --to DIR"
         )
     if request.dry_run:
-        done.details["trees"] = [_changes(target) for target in found]
+        done.details["trees"] = [restore_tree.described(target) for target in found]
         done.details["stop"] = [c.name for c in quiesce.whole_stack(stack).stop]
         return
     if not request.force:
@@ -222,8 +221,8 @@ def _write_path(means: Means, artifact: Artifact, stack: Stack, chosen: restore_
 def _describe_path(chosen: restore_path.Plan, done: _Done) -> None:
     done.details |= {
         "place": display(chosen.place / chosen.inside.path),
-        "new": [display(path) for path in chosen.new[:_SHOWN]],
-        "overwritten": [display(path) for path in chosen.replace[:_SHOWN]],
+        "new": [display(path) for path in chosen.new[: restore_tree.SHOWN]],
+        "overwritten": [display(path) for path in chosen.replace[: restore_tree.SHOWN]],
         "left_alone": chosen.left_alone,
         "changes": len(chosen.write),
     }
@@ -314,20 +313,6 @@ def _record(
         directories=directories,
         whole_stack=whole_stack,
     )
-
-
-def _changes(target: Target) -> dict[str, Any]:
-    items = restore_tree.changes(target)
-    deleted = [item for item in items if item.flags.startswith("*")]
-    new = [item for item in items if item.flags.endswith("+++++++++")]
-    return {
-        "tree": display(target.entry.mount_name),
-        "place": display(target.place),
-        "new": len(new),
-        "removed": len(deleted),
-        "changed": len(items) - len(new) - len(deleted),
-        "items": [f"{item.flags:11} {display(item.path)}" for item in items[:_SHOWN]],
-    }
 
 
 def _result(request: Request, artifact: Artifact, done: _Done) -> JobResult:

@@ -12,7 +12,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from stackward.core.model import display
 from stackward.core.progress import Progress
 from stackward.steps import kept
 from stackward.steps.kept import KEPT, Entry
@@ -20,6 +22,7 @@ from stackward.steps.restore_plan import Target
 from stackward.steps.undo import Step
 from stackward.tools import btrfs, filesystem, rsync
 
+SHOWN = 1000  # changes that a dry run names; the rest are counted
 _STAYS = frozenset({KEPT, "lost+found"})  # of a mount point: belongs to the file system
 
 
@@ -137,3 +140,18 @@ def changes(target: Target) -> tuple[rsync.Item, ...]:
     else:
         items = rsync.differences(target.source, target.place.parent / f".{target.place.name}.not-there")
     return tuple(item for item in items if item.path.split(b"/")[0] != os.fsencode(KEPT))
+
+
+def described(target: Target) -> dict[str, Any]:
+    """What `changes` would be, as `--dry-run` shows it."""
+    items = changes(target)
+    deleted = [item for item in items if item.flags.startswith("*")]
+    new = [item for item in items if item.flags.endswith("+++++++++")]
+    return {
+        "tree": display(target.entry.mount_name),
+        "place": display(target.place),
+        "new": len(new),
+        "removed": len(deleted),
+        "changed": len(items) - len(new) - len(deleted),
+        "items": [f"{item.flags:11} {display(item.path)}" for item in items[:SHOWN]],
+    }
