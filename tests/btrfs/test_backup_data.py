@@ -52,7 +52,7 @@ class Host:
         self.stacks[name] = stack
         return stack
 
-    def back_up(self, now: datetime = NIGHT, *only: str, crash_point: str = "") -> JobResult:
+    def back_up(self, now: datetime = NIGHT, *only: str, crash_point: str = "", full_scan: bool = False) -> JobResult:
         return backup_data.run(
             settings=replace(self.settings, crash_point=crash_point),
             store=self.store,
@@ -60,6 +60,7 @@ class Host:
             undo=Undo(self.settings.state_dir / "undo", None),
             stacks=list(self.stacks.values()),
             only=only,
+            full_scan=full_scan,
             now=now,
             clock=lambda: now,
             run_id=now.strftime("%Y%m%d%H%M%S"),
@@ -214,7 +215,7 @@ def change(directory: Path, dice: random.Random) -> None:
         names = sorted(path for path in directory.rglob("*") if not path.is_symlink())
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_a_week_of_changes_leaves_every_listed_day_as_it_was(host: Host, place: Path, seed: int) -> None:
     dice = random.Random(seed)
     trees = [place / "a" / "data", place / "a-elsewhere"]
@@ -360,6 +361,63 @@ def test_nested_subvolumes_are_in_the_backup(host: Host, volume: Path) -> None:
     assert not list((volume / ".stackward/backup").iterdir())
 
 
+def scans(result: JobResult) -> set[str]:
+    return set(result.details["scans"].values())
+
+
+def test_only_what_changed_is_looked_at_where_two_snapshots_tell_it(
+    tmp_path: Path, btrfs_root: Path, volume: Path
+) -> None:
+    host = Host(tmp_path, btrfs_root, volume)
+    host.stack("a", volume / "stacks/a")
+    for number in range(50):
+        (volume / f"stacks/a/file{number}").write_text("old")
+    assert scans(host.back_up()) == {"it is its first backup"}
+    (volume / "stacks/a/file7").write_text("new")
+    second = host.back_up(NIGHT + timedelta(days=1))
+    assert scans(second) == {""}
+    assert second.counts.files == 50
+    assert second.counts.files_changed == 1
+    assert second.counts.bytes == 150
+    assert (btrfs_root / "data-2026-11-22/a/file7").read_text() == "new"
+
+
+def test_content_that_changed_behind_an_unchanged_time_and_size_is_copied(
+    tmp_path: Path, btrfs_root: Path, volume: Path
+) -> None:
+    host = Host(tmp_path, btrfs_root, volume)
+    host.stack("a", volume / "stacks/a")
+    file = volume / "stacks/a/file"
+    file.write_text("one")
+    host.back_up()
+    before = file.stat()
+    file.write_text("two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert scans(host.back_up(NIGHT + timedelta(days=1))) == {""}
+    assert (btrfs_root / "data-2026-11-22/a/file").read_text() == "two"
+    assert check_sums(btrfs_root / "data-2026-11-22").returncode == 0
+
+
+@pytest.mark.parametrize("doubt", ["snapshot gone", "snapshot written to", "excludes changed", "asked for"])
+def test_in_doubt_everything_is_looked_at(tmp_path: Path, btrfs_root: Path, volume: Path, doubt: str) -> None:
+    host = Host(tmp_path, btrfs_root, volume)
+    host.stack("a", volume / "stacks/a")
+    (volume / "stacks/a/file").write_text("one")
+    host.back_up()
+    (old,) = (volume / ".stackward/backup").iterdir()
+    if doubt == "snapshot gone":
+        btrfs.delete(old)
+    elif doubt == "snapshot written to":
+        btrfs.set_read_only(old, read_only=False)
+    elif doubt == "excludes changed":
+        host.stack("a", volume / "stacks/a", exclude=("*.tmp",))
+    (volume / "stacks/a/file").write_text("two")
+    result = host.back_up(NIGHT + timedelta(days=1), full_scan=doubt == "asked for")
+    assert "" not in scans(result)
+    assert (btrfs_root / "data-2026-11-22/a/file").read_text() == "two"
+    assert len(list((volume / ".stackward/backup").iterdir())) == 1
+
+
 CRASH = """
 import sys, json
 sys.path[:0] = json.loads(sys.argv[1])
@@ -402,5 +460,9 @@ def test_a_kill_leaves_the_old_days_or_the_new_one_whole(host: Host, volume: Pat
     (host.settings.state_dir / "backup-root-id").unlink(missing_ok=True)
     assert host.back_up(NIGHT + timedelta(days=2)).outcome is Outcome.OK
     assert not [name for name in os.listdir(host.settings.backup_root) if name.startswith(".incoming")]
-    assert not list((volume / ".stackward/backup").iterdir())
+    kept = sorted(path.name[:14] for path in (volume / ".stackward/backup").iterdir())
+    assert kept in (
+        [],
+        ["20261123020000"] * 2,
+    )  # what the next backup compares with, of each stack one; nothing of a dead run
     assert (host.settings.backup_root / "data-2026-11-23/a/file").read_text() == "second"

@@ -26,6 +26,9 @@ class TreeEntry:
     snapshot: bool  # True: read from a Btrfs snapshot; False: copied while quiesced
     files: int
     bytes: int
+    # What the next backup needs to look at changes alone: the source's snapshot that is kept on the volume, and what was left out.
+    snapshot_name: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,9 @@ def parse_index(text: str) -> Index:
 
 def _stack(entry: dict[str, Any]) -> StackEntry:
     known = dict(entry)
-    known["trees"] = tuple(TreeEntry(**tree) for tree in entry["trees"])
+    known["trees"] = tuple(
+        TreeEntry(**{**tree, "left_out": tuple(tree.get("left_out", ()))}) for tree in entry["trees"]
+    )
     known["dumps"] = tuple(DumpEntry(**dump) for dump in entry.get("dumps", ()))
     known["external_networks"] = tuple(entry.get("external_networks", ()))
     known["warnings"] = tuple(entry.get("warnings", ()))

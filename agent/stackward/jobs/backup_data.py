@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import difflib
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from heapq import merge
 from pathlib import Path
 
 from stackward import __version__
@@ -27,7 +26,7 @@ from stackward.steps import day as days
 from stackward.steps.stack_backup import Base, LostTreeError, Means, Part, back_up
 from stackward.steps.undo import Undo
 from stackward.store import Store
-from stackward.tools import filesystem, manifest
+from stackward.tools import filesystem
 from stackward.tools.docker import Docker
 
 
@@ -40,14 +39,16 @@ class Plan:
     skip: tuple[StackResult, ...]
     day_base: Path | None
     bases: dict[str, Base]
+    newest: dict[str, StackEntry]
     today: Index | None
     carried: tuple[str, ...]
 
 
 @dataclass(slots=True)
 class _Run:
-    """What has been made so far."""
+    """What has been made so far. `snapshots` are the names of the sources' snapshots that the next run will want."""
 
+    snapshots: set[str]
     parts: dict[str, Part] = field(default_factory=dict)
     results: list[StackResult] = field(default_factory=list)
 
@@ -60,6 +61,7 @@ def run(
     undo: Undo,
     stacks: Sequence[Stack],
     only: Sequence[str] = (),
+    full_scan: bool = False,
     now: datetime,
     clock: Callable[[], datetime],
     run_id: str,
@@ -81,9 +83,9 @@ def run(
     for stack in plan.make:
         if stack.opted_in:
             store.remember_opted_in(stack.name, now)
-    done = _Run(results=list(plan.skip))
+    done = _Run(_snapshots_of(plan.newest.values()), results=list(plan.skip))
     if plan.make:
-        _act(settings, store, docker, undo, plan, done, now, clock, run_id, progress)
+        _act(settings, store, docker, undo, plan, done, full_scan, now, clock, run_id, progress)
     return _result(plan, done)
 
 
@@ -97,12 +99,10 @@ def make_plan(settings: Settings, store: Store, stacks: Sequence[Stack], only: S
     ]
     usable = [artifact for artifact in listed if artifact.name.name not in damaged]
     make, skip = _chosen(stacks, only)
-    bases = {}
-    for stack in make:
-        for artifact in usable:
-            if artifact.index and (entry := artifact.index.stacks.get(stack.name)):
-                bases[stack.name] = Base(artifact.path, entry)
-                break
+    bases: dict[str, Base] = {}
+    for artifact in usable:
+        for stack_name, entry in (artifact.index.stacks if artifact.index else {}).items():
+            bases.setdefault(stack_name, Base(artifact.path, entry))
     today = next((artifact.index for artifact in listed if artifact.name.name == name), None)
     return Plan(
         name=name,
@@ -110,6 +110,7 @@ def make_plan(settings: Settings, store: Store, stacks: Sequence[Stack], only: S
         skip=skip,
         day_base=next((artifact.path for artifact in usable if filesystem.is_subvolume(artifact.path)), None),
         bases=bases,
+        newest={stack_name: base.entry for stack_name, base in bases.items()},
         today=today,
         carried=tuple(sorted(set(today.stacks if today else ()) - {stack.name for stack in make})),
     )
@@ -143,6 +144,7 @@ def _act(
     undo: Undo,
     plan: Plan,
     done: _Run,
+    full_scan: bool,
     now: datetime,
     clock: Callable[[], datetime],
     run_id: str,
@@ -154,8 +156,8 @@ def _act(
             table = filesystem.mounts()
             home = None
             if any(sources.plan(stack.covered_trees, settings.volume, table).subvolumes for stack in plan.make):
-                home = held.enter_context(sources.snapshots_home(settings.volume))
-            means = Means(settings, docker, undo, table, home, run_id, clock, progress)
+                home = held.enter_context(sources.snapshots_home(settings.volume, done.snapshots))
+            means = Means(settings, docker, undo, table, home, full_scan, run_id, clock, progress)
             means.reach("data-incoming")
             _discard_strangers(day, plan)
             for stack in plan.make:
@@ -231,19 +233,28 @@ def _publish(means: Means, plan: Plan, day: days.Day, done: _Run, now: datetime)
             if not all(day.place(prefix).is_dir() for prefix in entry.prefixes):
                 for prefix in entry.prefixes:
                     day.fill(prefix, published)
-    streams: list[Iterator[manifest.Line]] = [part.lines for part in done.parts.values()]
+    sections = [section for part in done.parts.values() for section in part.sections]
     if carried:
-        streams.append(days.carried_lines(published, carried.values()))
+        sections += days.carried_sections(published, carried.values())
     index = Index(
         date=now.strftime("%Y-%m-%d"),
         created_at=means.now().astimezone(UTC).isoformat(),
         host=socket.gethostname(),
         stacks={**carried, **{name: part.entry for name, part in done.parts.items()}},
         appliance=__version__,
+        full_scan=all(scan for part in done.parts.values() for scan in part.scans.values()),
     )
     means.progress.step(f"publishing {plan.name}")
-    days.publish(day, plan.name, index, merge(*streams, key=lambda line: line[1]), now, means.reach)
+    days.publish(day, plan.name, index, sections, now, means.reach)
+    newest = {**plan.newest, **{name: part.entry for name, part in done.parts.items()}}
+    done.snapshots.clear()
+    if means.snapshots and filesystem.free_bytes(means.snapshots) >= means.settings.minimum_free_bytes:
+        done.snapshots |= _snapshots_of(newest.values())
     means.reach("data-published")
+
+
+def _snapshots_of(entries: Iterable[StackEntry]) -> set[str]:
+    return {tree.snapshot_name for entry in entries for tree in entry.trees if tree.snapshot_name}
 
 
 def _result(plan: Plan, done: _Run) -> JobResult:
@@ -266,7 +277,10 @@ def _result(plan: Plan, done: _Run) -> JobResult:
             bytes_changed=sum(count.bytes_changed for count in counts),
         ),
         artifacts=(plan.name,) if done.parts else (),
-        details={"carried": [display(name) for name in plan.carried]} if plan.carried else {},
+        details={
+            "carried": [display(name) for name in plan.carried],
+            "scans": {display(path): scan for part in done.parts.values() for path, scan in part.scans.items()},
+        },
     )
 
 

@@ -1,17 +1,20 @@
 """Copies one tree into a day's backup and says what its manifest lines are.
 
 A file whose inode in the new day is the one it has in the last backup has not been written since (rsync replaces a changed file
-by a new one), so its line is carried over; everything else is read back and hashed. Which files to look at is an argument:
-today a full walk, and any narrower account of what changed can take its place.
+by a new one), so its line is carried over; everything else is read back and hashed. This is the full scan; where two
+snapshots tell what changed between them, `changes` does the same from that.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from stackward.core import artifacts
 from stackward.steps.day import Day
 from stackward.tools import filesystem, manifest, rsync
 
@@ -64,17 +67,43 @@ def second_pass(
     return rsync.copy(source, target, filters=filters, time_limit_seconds=remaining())
 
 
-def lines(day: Day, relative: str, base: Path | None, known: dict[bytes, str]) -> Iterator[manifest.Line]:
-    """The manifest lines of a part, sorted. `known` are the last backup's digests by path, for this part."""
+def section(day: Day, relative: str, base: Path | None) -> tuple[manifest.Section, int, int]:
+    """The manifest lines of a part, from a full walk. Returns them, how many they are, and how many are new."""
     shared = base / relative if base is not None else None
     found = sorted(walk(day.place(relative), shared, os.fsencode(relative)), key=lambda file: file.path)
-    fresh = (file.path for file in found if not (file.known and file.path in known))
+    digests = _known(found, _lines_of(base, relative))
+    fresh = (file.path for file, digest in zip(found, digests, strict=True) if not digest)
     hashed = manifest.hash_files(os.fsencode(day.path), fresh)
+    spool: IO[bytes] = tempfile.TemporaryFile(dir=day.root)  # noqa: SIM115 - whoever writes the manifest closes it
+    new = 0
+    for file, digest in zip(found, digests, strict=True):
+        if not digest:
+            new += 1
+            digest, _ = next(hashed)  # noqa: PLW2901 - what was not known is known now
+        spool.write(manifest.format_line(digest, file.path))
+    return manifest.Section(os.fsencode(relative) + b"/", (spool,)), len(found), new
+
+
+def _lines_of(base: Path | None, relative: str) -> Iterator[manifest.Line]:
+    """The last backup's lines of a part. None where its manifest cannot be read: then everything is hashed again."""
+    if base is None:
+        return
+    try:
+        lines = manifest.Sorted(base / artifacts.MANIFEST)
+        yield from lines.lines(lines.below(os.fsencode(relative)))
+    except (OSError, ValueError):
+        return
+
+
+def _known(found: Sequence[Found], lines: Iterator[manifest.Line]) -> list[str]:
+    """For each file (sorted by path) the digest that the last backup's lines (sorted too) have for its inode, or ""."""
+    digests = []
+    line = next(lines, None)
     for file in found:
-        if file.known and file.path in known:
-            yield known[file.path], file.path
-        else:
-            yield next(hashed)
+        while line is not None and line[1] < file.path:
+            line = next(lines, None)
+        digests.append(line[0] if file.known and line is not None and line[1] == file.path else "")
+    return digests
 
 
 def walk(directory: Path, shared: Path | None, prefix: bytes) -> Iterator[Found]:

@@ -8,10 +8,9 @@ that is listed is ever written into. Publishing is: index and manifest written, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from heapq import merge
 from pathlib import Path
 
 from stackward.core import artifacts
@@ -21,11 +20,15 @@ from stackward.tools import btrfs, filesystem, manifest, process
 
 @dataclass(slots=True)
 class Day:
-    """The incoming directory of one run. `subvolume` says which of the two ways it is built."""
+    """The incoming directory of one run. `subvolume` says which of the two ways it is built.
+
+    `origin` is the published backup that it began as a snapshot of, if it did.
+    """
 
     root: Path
     path: Path
     subvolume: bool
+    origin: Path | None = None
 
     def place(self, relative: str) -> Path:
         return self.path / relative
@@ -60,9 +63,9 @@ def begin(root: Path, name: str, run_id: str, base: Path | None) -> Day:
         return Day(root, path, subvolume=False)
     if base is not None and filesystem.is_subvolume(base):
         btrfs.snapshot(base, path, read_only=False)
-    else:
-        btrfs.create_subvolume(path)
-        path.chmod(0o700)
+        return Day(root, path, subvolume=True, origin=base)
+    btrfs.create_subvolume(path)
+    path.chmod(0o700)
     return Day(root, path, subvolume=True)
 
 
@@ -70,7 +73,7 @@ def publish(
     day: Day,
     name: str,
     index: Index,
-    lines: Iterable[manifest.Line],
+    sections: Iterable[manifest.Section],
     now: datetime,
     reached: Callable[[str], None] = lambda _point: None,
     *,
@@ -81,8 +84,9 @@ def publish(
     A backup of that name is listed for 24 hours more under its `.replaced-…` name, unless `keep_replaced` is False.
     """
     _write_index(day.path, index)
-    own = (manifest.hash_file(os.fsencode(day.path / artifacts.INDEX)), artifacts.INDEX.encode("ascii"))
-    manifest.write(day.path / artifacts.MANIFEST, merge(lines, [own], key=lambda line: line[1]))
+    own = artifacts.INDEX.encode("ascii")
+    line = manifest.format_line(manifest.hash_file(os.fsencode(day.path / artifacts.INDEX)), own)
+    manifest.write(day.path / artifacts.MANIFEST, [*sections, manifest.Section(own, (line,))])
     filesystem.sync_filesystem(day.root)
     if day.subvolume:
         btrfs.set_read_only(day.path, read_only=True)
@@ -134,8 +138,8 @@ def rewrite_without(root: Path, name: str, stacks: Sequence[str], run_id: str, n
             for entry in kept.values():
                 for prefix in entry.prefixes:
                     day.fill(prefix, backup)
-        lines = carried_lines(backup, kept.values())
-        publish(day, name, replace(index, stacks=kept), lines, now, keep_replaced=False)
+        sections = carried_sections(backup, kept.values())
+        publish(day, name, replace(index, stacks=kept), sections, now, keep_replaced=False)
     except BaseException:
         day.abandon()
         raise
@@ -167,10 +171,11 @@ def discard_stack(day: Day, entry: StackEntry) -> None:
         mounts.rmdir()
 
 
-def carried_lines(backup: Path, entries: Iterable[StackEntry]) -> Iterator[manifest.Line]:
-    """The lines of a published backup that belong to these stacks."""
-    prefixes = [prefix for entry in entries for prefix in entry.prefixes]
-    return manifest.below(manifest.read(backup / artifacts.MANIFEST), prefixes)
+def carried_sections(backup: Path, entries: Iterable[StackEntry]) -> list[manifest.Section]:
+    """The lines of a published backup that belong to these stacks. Raises OSError, ValueError."""
+    lines = manifest.Sorted(backup / artifacts.MANIFEST)
+    prefixes = [os.fsencode(prefix) for entry in entries for prefix in entry.prefixes]
+    return [manifest.Section(prefix + b"/", (lines.below(prefix),)) for prefix in prefixes]
 
 
 def read_index(backup: Path) -> Index | None:

@@ -61,25 +61,25 @@ def plan(trees: Sequence[Tree], volume: Path, table: tuple[filesystem.Mount, ...
 
 
 @contextmanager
-def snapshots_home(volume: Path) -> Iterator[Path]:
-    """The directory for a run's snapshots, empty on entry and on leaving. Call it under the backups lock only."""
+def snapshots_home(volume: Path, keep: set[str]) -> Iterator[Path]:
+    """The directory of the snapshots that backups are read from. Call it under the backups lock only.
+
+    On entry and on leaving it holds those that `keep` names (the caller may change it meanwhile), and no others.
+    """
     home = volume / OURS / "backup"
     if not (volume / OURS).exists():
         btrfs.create_subvolume(volume / OURS)
     home.mkdir(mode=0o700, exist_ok=True)
-    clear(home)
+    _clear(home, keep)
     try:
         yield home
     finally:
-        clear(home)
+        _clear(home, keep)
 
 
-def clear(home: Path) -> None:
-    """Delete the snapshots that a run, ended or killed, left."""
-    if not home.is_dir():
-        return
+def _clear(home: Path, keep: set[str]) -> None:
     for left in home.iterdir():
-        if filesystem.is_subvolume(left):
+        if left.name not in keep and filesystem.is_subvolume(left):
             btrfs.delete(left)
 
 

@@ -5,15 +5,12 @@ The stack is the unit: whatever fails here is raised, and the caller puts the da
 
 from __future__ import annotations
 
-import os
 import socket
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 from stackward import __version__
 from stackward.config import Settings
@@ -23,13 +20,12 @@ from stackward.core.index import DumpEntry, StackEntry, TreeEntry
 from stackward.core.model import Counts, Stack, Tree
 from stackward.core.patterns import rsync_filters
 from stackward.core.progress import Progress
-from stackward.steps import copying, crashpoints, dumps, hooks, kept, quiesce, sources
+from stackward.steps import copying, crashpoints, dumps, hooks, kept, quiesce, sources, tree_backup
 from stackward.steps.day import Day
+from stackward.steps.tree_backup import TreeCopy
 from stackward.steps.undo import Undo
-from stackward.tools import btrfs, filesystem, manifest, rsync
+from stackward.tools import btrfs, filesystem, manifest
 from stackward.tools.docker import Docker
-
-_SPOOL_BYTES = 32 << 20
 
 
 class LostTreeError(RefusedError):
@@ -53,6 +49,7 @@ class Means:
     undo: Undo
     mounts: tuple[filesystem.Mount, ...]
     snapshots: Path | None  # where a run's snapshots go; None without a Btrfs volume
+    full_scan: bool  # look at every file, whatever the snapshots say
     run_id: str
     now: Callable[[], datetime]
     progress: Progress
@@ -68,14 +65,19 @@ class Base:
     path: Path
     entry: StackEntry
 
+    def tree(self, path: str) -> TreeEntry | None:
+        """The entry of the tree that lies at `path` in the backup."""
+        return next((tree for tree in self.entry.trees if tree.path == path), None)
+
 
 @dataclass(slots=True)
 class Part:
-    """One stack's finished part of a day. `lines` may be read once."""
+    """One stack's finished part of a day. `scans` says of each tree why it was looked at whole, or "" if it was not."""
 
     entry: StackEntry
-    lines: Iterator[manifest.Line]
+    sections: list[manifest.Section]
     counts: Counts
+    scans: dict[str, str]
     warnings: list[str] = field(default_factory=list)
 
 
@@ -84,7 +86,7 @@ class _Work:
     """What is found out while a stack is backed up."""
 
     warnings: list[str]
-    transfers: dict[str, rsync.Transfer] = field(default_factory=dict)
+    trees: dict[str, TreeCopy] = field(default_factory=dict)  # by their path in the backup
     dumps: tuple[DumpEntry, ...] = ()
     at: datetime = field(default_factory=lambda: datetime.min.replace(tzinfo=UTC))
     standstill_seconds: float = 0.0
@@ -109,19 +111,17 @@ def back_up(means: Means, stack: Stack, day: Day, base: Base | None, *, accepted
             _dump(means, stack, day, work)
             for source in chosen.live:
                 means.progress.step(f"{stack.name}: copying {source.tree.path} while it is in use")
-                _copy(means, stack, work, day, source.tree, source.tree.path, base)
+                work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, taken={})
             taken = _stand_still(means, stack, day, chosen, trees, work)
         work.warnings += hook_warnings
         means.reach("data-resumed")
         for source in chosen.sources:
             if source.subvolume is not None:
                 means.progress.step(f"{stack.name}: copying {source.tree.path}")
-                _copy(means, stack, work, day, source.tree, sources.read_path(source, taken), base)
-        for snapshot in taken.values():
-            btrfs.delete(snapshot)
+                work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, taken)
     means.reach("data-copied")
     means.progress.step(f"{stack.name}: writing checksums")
-    return _finish(means, stack, day, chosen, base, work)
+    return _finish(means, stack, day, chosen, base, work, taken)
 
 
 def _present(stack: Stack, base: Base | None) -> tuple[list[Tree], list[str]]:
@@ -185,28 +185,29 @@ def _stand_still(
     ) as still:
         work.at = means.now().astimezone(UTC)
         if chosen.subvolumes and means.snapshots is not None:
-            taken = sources.take(chosen, means.snapshots, means.run_id)
+            taken = sources.take(chosen, means.snapshots, f"{means.run_id}-{tree_backup.short(stack.name)}")
             means.reach("data-snapshot")
         for source in chosen.live:
             relative = str(source.tree.artifact_path)
-            filters = _filters(means, stack, source.tree)
+            filters = rsync_filters(_patterns(means, stack, source.tree))
             again = copying.second_pass(day, source.tree.path, relative, filters, lambda: still.remaining)
             if again is not None:
-                work.transfers[relative] = again
+                work.trees[relative] = TreeCopy(again, scan=work.trees[relative].scan)
     work.standstill_seconds = still.seconds or 0.0
     return taken
 
 
-def _filters(means: Means, stack: Stack, tree: Tree) -> list[str]:
-    """What is left out of the tree: what the labels say, and what a restore keeps there for its undoing."""
-    ours = [f"- {kept.KEPT}/", f"- *{kept.UNDONE}"]
+def _patterns(means: Means, stack: Stack, tree: Tree) -> tuple[str, ...]:
+    """What is left out of the tree, as git reads it: what a restore keeps for its undoing, and what the labels say."""
+    ours = [f"{kept.KEPT}/", f"*{kept.UNDONE}"]
     if tree.path == means.settings.volume:
-        ours += [f"- /{sources.OURS}", f"- /{sources.NIGHTLY}"]
-    return [*ours, *rsync_filters(stack.policy.exclude)]
+        ours += [f"/{sources.OURS}", f"/{sources.NIGHTLY}"]
+    return (*ours, *stack.policy.exclude)
 
 
-def _copy(means: Means, stack: Stack, work: _Work, day: Day, tree: Tree, source: Path, base: Base | None) -> None:
-    relative = str(tree.artifact_path)
+def _copy(
+    means: Means, stack: Stack, day: Day, source: sources.Source, base: Base | None, taken: dict[Path, Path]
+) -> TreeCopy:
     last = last_files = 0
 
     def advance(done: int, files: int) -> None:
@@ -214,33 +215,54 @@ def _copy(means: Means, stack: Stack, work: _Work, day: Day, tree: Tree, source:
         means.progress.advance(byte_count=done - last, files=files - last_files)
         last, last_files = done, files
 
+    before = base.tree(str(source.tree.artifact_path)) if base else None
+    return tree_backup.copy(
+        day,
+        source,
+        read_from=sources.read_path(source, taken),
+        snapshot=taken.get(source.subvolume) if source.subvolume else None,
+        base=base.path if base else None,
+        before=before,
+        patterns=_patterns(means, stack, source.tree),
+        full_scan=means.full_scan,
+        on_progress=advance,
+    )
+
+
+def _finish(
+    means: Means,
+    stack: Stack,
+    day: Day,
+    chosen: sources.Plan,
+    base: Base | None,
+    work: _Work,
+    taken: dict[Path, Path],
+) -> Part:
     base_path = base.path if base else None
-    transfer = copying.first_pass(day, source, relative, base_path, _filters(means, stack, tree), advance)
-    work.transfers[relative] = transfer
-    if transfer.vanished:
-        work.warnings.append(f"{tree.source}: files vanished while they were copied")
-
-
-def _finish(means: Means, stack: Stack, day: Day, chosen: sources.Plan, base: Base | None, work: _Work) -> Part:
-    known = _known(base)
-    spool: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - the part reads it later
-    parts = [str(source.tree.artifact_path) for source in chosen.sources]
+    sections, entries, changed = [], [], 0
+    for source in chosen.sources:
+        relative = str(source.tree.artifact_path)
+        made = work.trees[relative]
+        if made.transfer.vanished:
+            work.warnings.append(f"{source.tree.source}: files vanished while they were copied")
+        section, files, new = tree_backup.section(day, relative, base_path, made)
+        sections.append(section)
+        changed += new
+        before = base.tree(relative) if base else None
+        nested = any(subvolume.nested for subvolume in chosen.subvolumes if subvolume.root == source.subvolume)
+        serves = source.subvolume is not None and day.subvolume and not nested  # as the next backup's old snapshot
+        snapshot = taken[source.subvolume] if source.subvolume is not None and serves else None
+        entries.append(tree_backup.entry(source, made, files, before, snapshot, _patterns(means, stack, source.tree)))
     if work.dumps:
-        parts.append(f"{artifacts.DUMPS}/{stack.name}")
-    files = dict.fromkeys(parts, 0)
-    changed = 0
-    for part in sorted(parts, key=lambda part: os.fsencode(part) + b"/"):
-        for digest, path in copying.lines(day, part, base.path if base else None, known):
-            spool.write(manifest.format_line(digest, path))
-            files[part] += 1
-            changed += known.get(path) != digest
-    trees = tuple(_tree_entry(source, files, work) for source in chosen.sources)
+        section, files, new = copying.section(day, f"{artifacts.DUMPS}/{stack.name}", None)
+        sections.append(section)
+        changed += new
     entry = StackEntry(
         stack=stack.name,
         project=stack.project,
         at=work.at.isoformat(),
         run=means.run_id,
-        trees=trees,
+        trees=tuple(entries),
         dumps=work.dumps,
         compose_sha256=stack.compose_sha256,
         images=_images(means.docker, stack),
@@ -250,47 +272,13 @@ def _finish(means: Means, stack: Stack, day: Day, chosen: sources.Plan, base: Ba
         versions={"stackward": __version__},
     )
     counts = Counts(
-        files=sum(files.values()),
+        files=sum(tree.files for tree in entries) + len(work.dumps),
         files_changed=changed,
-        files_deleted=sum(transfer.files_deleted for transfer in work.transfers.values()),
-        bytes=sum(tree.bytes for tree in trees),
-        bytes_changed=sum(transfer.bytes_changed for transfer in work.transfers.values()),
+        files_deleted=sum(made.transfer.files_deleted for made in work.trees.values()),
+        bytes=sum(tree.bytes for tree in entries),
+        bytes_changed=sum(made.transfer.bytes_changed for made in work.trees.values()),
     )
-    return Part(entry, _lines(spool), counts, work.warnings)
-
-
-def _tree_entry(source: sources.Source, files: dict[str, int], work: _Work) -> TreeEntry:
-    tree = source.tree
-    relative = str(tree.artifact_path)
-    return TreeEntry(
-        mount_name=tree.mount_name,
-        kind=tree.kind.value,
-        path=relative,
-        source=str(tree.source),
-        real_path=str(tree.path),
-        volume=tree.volume,
-        snapshot=source.subvolume is not None,
-        files=files[relative],
-        bytes=work.transfers[relative].bytes,
-    )
-
-
-def _known(base: Base | None) -> dict[bytes, str]:
-    """The last backup's digests by path. Empty where its manifest cannot be read: then everything is hashed again."""
-    if base is None:
-        return {}
-    try:
-        lines = manifest.read(base.path / artifacts.MANIFEST)
-        return {path: digest for digest, path in manifest.below(lines, base.entry.prefixes)}
-    except (OSError, ValueError):
-        return {}
-
-
-def _lines(spool: IO[bytes]) -> Iterator[manifest.Line]:
-    with spool:
-        spool.seek(0)
-        for line in spool:
-            yield manifest.parse_line(line)
+    return Part(entry, sections, counts, {path: made.scan for path, made in work.trees.items()}, work.warnings)
 
 
 def _images(docker: Docker | None, stack: Stack) -> dict[str, dict[str, object]]:

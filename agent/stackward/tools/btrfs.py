@@ -83,6 +83,19 @@ def snapshot_with_nested(source: Path, target: Path, nested: tuple[Path, ...]) -
     set_read_only(target, read_only=True)
 
 
+def names_of_inode(subvolume: Path, inode: int) -> tuple[Path, ...]:
+    """All names of a file of the subvolume.
+
+    Raises:
+        CommandError, ValueError: they cannot be told (also where one of them has a newline).
+    """
+    argv: list[process.Argument] = ["btrfs", "inspect-internal", "inode-resolve", str(inode), subvolume]
+    names = tuple(Path(os.fsdecode(line)) for line in process.lines(argv))
+    if any(not os.path.lexists(name) or os.lstat(name).st_ino != inode for name in names):
+        raise ValueError(f"the names of inode {inode} cannot be told")
+    return names
+
+
 def delete(path: Path) -> None:
     """Delete a subvolume with all that are nested in it; nothing there is fine. Returns when the deletion is committed."""
     if not os.path.lexists(path):

@@ -8,15 +8,20 @@ the unescaped path, which is relative to the backup, so that two manifests merge
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 Line = tuple[str, bytes]  # SHA-256 in hex, path
 HASH_THREADS = 2
 _BATCH = 512
+_CHUNK = 1 << 20
 _ESCAPES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
 
 
@@ -48,14 +53,100 @@ def read(path: Path) -> Iterator[Line]:
                 raise ValueError(f"line {number}: {error}") from error
 
 
-def write(path: Path, lines: Iterable[Line]) -> None:
-    """Write a manifest and sync it. `lines` come sorted. An existing file is replaced, never written into."""
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Whole lines of a manifest, by their offsets in bytes."""
+
+    path: Path
+    start: int
+    end: int
+
+
+Piece = bytes | Extent | IO[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The lines of one directory of a backup (`prefix` ends in a slash), sorted. An open file may be read once."""
+
+    prefix: bytes
+    pieces: tuple[Piece, ...]
+
+
+def write(path: Path, sections: Iterable[Section]) -> None:
+    """Write a manifest and sync it. An existing file is replaced, never written into."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb", buffering=1 << 20) as file:
-        file.writelines(format_line(digest, name) for digest, name in lines)
+        for section in sorted(sections, key=lambda section: section.prefix):
+            for piece in section.pieces:
+                _write_piece(file, piece)
         file.flush()
         os.fsync(file.fileno())
     os.rename(temporary, path)
+
+
+def _write_piece(file: IO[bytes], piece: Piece) -> None:
+    if isinstance(piece, bytes):
+        file.write(piece)
+    elif isinstance(piece, Extent):
+        with open(piece.path, "rb") as source:
+            source.seek(piece.start)
+            left = piece.end - piece.start
+            while left and (chunk := source.read(min(left, _CHUNK))):
+                file.write(chunk)
+                left -= len(chunk)
+        if left:
+            raise ValueError(f"{piece.path} is shorter than it was")
+    else:
+        with piece:
+            piece.seek(0)
+            shutil.copyfileobj(piece, file, _CHUNK)
+
+
+class Sorted:
+    """A manifest that was written sorted: its lines are found by bisection, and copied without being read one by one.
+
+    Raises ValueError where a line that is looked at is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            self._bytes: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+
+    def find(self, path: bytes) -> int:
+        """The offset of the first line whose path is not before `path`."""
+        low, high = 0, len(self._bytes)
+        while low < high:
+            start = self._bytes.rfind(b"\n", low, (low + high) // 2) + 1 or low
+            end = self.line_end(start)
+            if parse_line(self._bytes[start:end])[1] < path:
+                low = end
+            else:
+                high = start
+        return low
+
+    def line_end(self, offset: int) -> int:
+        return self._bytes.find(b"\n", offset) + 1 or len(self._bytes)
+
+    def line(self, offset: int) -> Line | None:
+        """The line at an offset; None at the end."""
+        return parse_line(self._bytes[offset : self.line_end(offset)]) if offset < len(self._bytes) else None
+
+    def below(self, directory: bytes) -> Extent:
+        """The lines of all that is in `directory`."""
+        return Extent(self.path, self.find(directory + b"/"), self.find(directory + b"0"))  # "0" comes after "/"
+
+    def count(self, extent: Extent) -> int:
+        return bytes(self._bytes[extent.start : extent.end]).count(b"\n")
+
+    def lines(self, extent: Extent) -> Iterator[Line]:
+        at = extent.start
+        while at < extent.end:
+            end = self.line_end(at)
+            yield parse_line(self._bytes[at:end])
+            at = end
 
 
 def hash_file(path: bytes) -> str:
@@ -70,12 +161,6 @@ def hash_files(root: bytes, paths: Iterable[bytes]) -> Iterator[Line]:
         while batch := list(islice(todo, _BATCH)):
             digests = pool.map(lambda name: hash_file(root + b"/" + name), batch)
             yield from zip(digests, batch, strict=True)
-
-
-def below(lines: Iterable[Line], prefixes: Iterable[str]) -> Iterator[Line]:
-    """Those lines whose path lies in one of the directories `prefixes`."""
-    starts = tuple(os.fsencode(prefix) + b"/" for prefix in prefixes)
-    return (line for line in lines if line[1].startswith(starts))
 
 
 def _unescape(path: bytes) -> bytes:

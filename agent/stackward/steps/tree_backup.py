@@ -1,0 +1,152 @@
+"""Brings one tree into a day: from the account of what changed where there is one, else by a full scan."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackward.core import artifacts, gitignore
+from stackward.core.errors import StackwardError
+from stackward.core.index import TreeEntry
+from stackward.core.patterns import rsync_filters
+from stackward.steps import changes, copying
+from stackward.steps.day import Day
+from stackward.steps.sources import Source
+from stackward.tools import btrfs, filesystem, manifest, process, rsync, sendstream
+
+
+@dataclass(frozen=True, slots=True)
+class TreeCopy:
+    """A tree that is in the day. `scan` says why all of it was looked at; "" where `applied` names what changed."""
+
+    transfer: rsync.Transfer
+    scan: str
+    applied: changes.Applied | None = None
+
+
+def short(name: str) -> str:
+    """A stack's name as part of a snapshot's: whatever the name is, this is a file name."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+
+
+def copy(
+    day: Day,
+    source: Source,
+    *,
+    read_from: Path,
+    snapshot: Path | None,
+    base: Path | None,
+    before: TreeEntry | None,
+    patterns: Sequence[str],
+    full_scan: bool,
+    on_progress: Callable[[int, int], None],
+) -> TreeCopy:
+    """Make the day's part of the tree equal to `read_from`, which is in `snapshot` or, where that is None, live.
+
+    Raises:
+        StackwardError, OSError: it is not.
+    """
+    relative = str(source.tree.artifact_path)
+    why = "a full scan was asked for" if full_scan else _doubt(day, source, snapshot, base, before, patterns)
+    if not why and snapshot is not None and before is not None and source.subvolume is not None:
+        try:
+            return _by_changes(day, source, source.subvolume, read_from, snapshot, before, patterns)
+        except (StackwardError, OSError, ValueError) as error:
+            if isinstance(error, rsync.DiskFullError):
+                raise
+            why = f"what changed could not be told: {getattr(error, 'message', error)}"
+    filters = rsync_filters(patterns)
+    return TreeCopy(copying.first_pass(day, read_from, relative, base, filters, on_progress), why)
+
+
+def section(day: Day, relative: str, base: Path | None, made: TreeCopy) -> tuple[manifest.Section, int, int]:
+    """The tree's manifest lines, how many they are, and how many are new."""
+    if made.applied is not None and base is not None:
+        lines = manifest.Sorted(base / artifacts.MANIFEST)
+        return changes.section(day, relative, base, lines, made.applied)
+    return copying.section(day, relative, base)
+
+
+def entry(
+    source: Source,
+    made: TreeCopy,
+    files: int,
+    before: TreeEntry | None,
+    snapshot: Path | None,
+    patterns: Sequence[str],
+) -> TreeEntry:
+    tree = source.tree
+    size = made.transfer.bytes
+    if made.applied is not None and before is not None:
+        size = max(0, before.bytes + made.applied.bytes_grown)
+    return TreeEntry(
+        mount_name=tree.mount_name,
+        kind=tree.kind.value,
+        path=str(tree.artifact_path),
+        source=str(tree.source),
+        real_path=str(tree.path),
+        volume=tree.volume,
+        snapshot=source.subvolume is not None,
+        files=files,
+        bytes=size,
+        snapshot_name=snapshot.name if snapshot else "",
+        left_out=tuple(patterns),
+    )
+
+
+def _doubt(
+    day: Day,
+    source: Source,
+    snapshot: Path | None,
+    base: Path | None,
+    before: TreeEntry | None,
+    patterns: Sequence[str],
+) -> str:
+    """Why the account of what changed would not do, or ""."""
+    if snapshot is None:
+        return "it is not on the volume"
+    if base is None or before is None:
+        return "it is its first backup"
+    doubts = {
+        "the day did not begin as a snapshot of its last backup": not day.subvolume or day.origin != base,
+        "the snapshot of its last backup is not there": not _is_there(snapshot, before),
+        "it has moved": before.real_path != str(source.tree.path),
+        "what is left out has changed": tuple(before.left_out) != tuple(patterns),
+        "subvolumes are nested in it": bool(btrfs.nested_subvolumes(snapshot)),
+    }
+    return next((why for why, holds in doubts.items() if holds), "")
+
+
+def _is_there(snapshot: Path, before: TreeEntry) -> bool:
+    return bool(before.snapshot_name) and filesystem.is_subvolume(snapshot.with_name(before.snapshot_name))
+
+
+def _by_changes(
+    day: Day,
+    source: Source,
+    subvolume: Path,
+    read_from: Path,
+    snapshot: Path,
+    before: TreeEntry,
+    patterns: Sequence[str],
+) -> TreeCopy:
+    old = snapshot.with_name(before.snapshot_name)
+    if not btrfs.is_read_only(old):
+        raise process.CommandError(["btrfs", "send", old], 1, "the snapshot of the last backup was written to")
+    tree = os.fsencode(source.tree.path.relative_to(subvolume))
+    found = changes.account(sendstream.changes_between(old, snapshot), b"" if tree == b"." else tree)
+    rules = gitignore.parse("\n".join(patterns).encode("utf-8", "surrogateescape"))
+    target = day.place(str(source.tree.artifact_path))
+    applied = changes.apply(found, read_from, snapshot, target, rules)
+    transfer = rsync.Transfer(
+        files=0,
+        files_changed=len(applied.copied),
+        files_deleted=len(applied.gone),
+        bytes=0,
+        bytes_changed=applied.bytes_changed,
+        vanished=False,
+    )
+    return TreeCopy(transfer, "", applied)
