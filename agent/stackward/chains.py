@@ -27,13 +27,17 @@ RETRY = "retry"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a backup chain is to do. `stacks` are the only ones whose data is backed up; none named means all."""
+    """What a backup chain is to do. `stacks` are the only ones whose data is backed up; none named means all.
+
+    `full_scan`: every file is compared, also where the file system could say what has changed.
+    """
 
     config: bool = True
     data: bool = True
     stacks: tuple[str, ...] = ()
     verify: str = ""  # "new" or "everything"
     prune: bool = False
+    full_scan: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,8 @@ WEEK = (
     Chain(
         "weekly",
         "0 3 * * 0",
-        "the same, and verify everything kept",
-        Wanted(verify="everything", prune=True),
+        "the same with a full scan, and verify everything kept",
+        Wanted(verify="everything", prune=True, full_scan=True),
     ),
 )
 
@@ -104,6 +108,7 @@ def steps(appliance: Appliance, wanted: Wanted, *, dry_run: bool = False) -> lis
             undo=appliance.undo,
             stacks=appliance.discover().stacks,  # whoever waited for a lock sees the containers of now
             only=wanted.stacks,
+            full_scan=wanted.full_scan,
             now=context.now,
             clock=appliance.now,
             run_id=context.run_id,

@@ -32,6 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("stacks", nargs="*", metavar="STACK", help="only the data of these")
     parser.add_argument("--config", action="store_true", help="the configuration only")
     parser.add_argument("--data", action="store_true", help="the configuration and the data, as without any flag")
+    parser.add_argument("--full-scan", action="store_true", help="compare every file, as on Sundays")
     parser.add_argument("--verify", action="store_true", help="then read again what is new")
     for flag, what in _NOT_YET.items():
         parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=f"{what}: not in this version")
@@ -52,6 +53,7 @@ def run(arguments: Namespace, context: Context) -> int:
         stacks=only,
         verify="new" if arguments.verify else "",
         prune=not only,
+        full_scan=arguments.full_scan,
     )
     with interruptible(), context.output.progress() as progress:
         for message in appliance.recover():
