@@ -21,7 +21,7 @@ help:
 	@echo "  make test              all of that and the tests on real Btrfs and real Docker hosts"
 	@echo "  make unit, make e2e    only these; ARGS='-k name -x' goes to pytest"
 	@echo "  make bench             measure against the usual tools, write docs/benchmarks.md"
-	@echo "  make lock              bring requirements.lock and requirements-dev.lock up to date"
+	@echo "  make lock              write the lock files for pyproject.toml; ARGS=--upgrade for newer versions"
 
 demo:
 	@$(HOST) demo
@@ -63,10 +63,10 @@ bench: .venv/made
 	@$(HOST) tools
 	@$(PYTHON) -m tests.bench
 
-LOCK := .venv/lock/bin/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+LOCK := .venv/lock/bin/uv pip compile pyproject.toml --quiet $(ARGS) --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 lock: .venv/made
-	@$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
+	@$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install -qq uv
 	@$(LOCK) --output-file requirements.lock
 	@$(LOCK) --extra dev --output-file requirements-dev.lock
 

@@ -9,8 +9,8 @@ import sys
 
 from . import demo
 from .engine import IMAGE_LABEL, apt_install, ensure_engine
-from .images import one_at_a_time
 from .machine import HostError, Run
+from .seed import one_at_a_time, seeds
 from .shell import CommandError, run
 
 # What the tests use on the machine itself, and the Debian packages that have it.
@@ -50,9 +50,8 @@ def clean() -> None:
     down()
     with one_at_a_time():
         label = ["--filter", f"label={IMAGE_LABEL}"]
-        volumes = run(["docker", "volume", "ls", "--quiet", *label]).stdout.split()
         images = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", *label]).stdout.split()
-        for kind, names in (("volume", volumes), ("image", images)):
+        for kind, names in (("volume", seeds()), ("image", images)):
             if names:
                 run(["docker", kind, "rm", "--force", *names])
 

@@ -165,3 +165,60 @@ def _pip_setting(option: str) -> str:
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return ""
     return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def privileges() -> list[str]:
+    """What `docker run` must be told so that a whole host works inside.
+
+    `--privileged` asks for every capability there is, and fails where this machine itself lacks one.
+    """
+    mask = int(
+        next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapBnd" in line).split()[1], 16
+    )
+    capabilities = [f"--cap-add={name}" for bit, name in enumerate(CAPABILITIES) if mask >> bit & 1]
+    profiles = [f"--security-opt={name}=unconfined" for name in ("seccomp", "apparmor", "systempaths")]
+    # Hosts share the machine's cgroup tree; in a namespace of its own, each sees only its branch.
+    return [*capabilities, *profiles, "--device-cgroup-rule=a *:* rwm", "--cgroupns=private"]
+
+
+# By number, as in capabilities(7); engine 20.10 refuses the names that came later.
+CAPABILITIES = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+]

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .images import CHECKOUT, HERE, Images, copy_volume, ensure_images, one_at_a_time, privileges
+from .engine import privileges
+from .images import CHECKOUT, HERE, Images, ensure_images
+from .seed import copy_volume, one_at_a_time
 from .shell import CommandError, Completed, checked, pipe, run, tail
 
 if TYPE_CHECKING:
@@ -199,9 +201,7 @@ class Host:
         deadline = time.monotonic() + timeout
         while (done := self.run(command, check=False)).returncode != 0:
             if time.monotonic() > deadline:
-                raise HostError(
-                    f"not true within {timeout:.0f} s: {command}\n{tail(done.stdout + done.stderr)}\n{self.journal()}"
-                )
+                raise HostError(f"not true within {timeout:.0f} s: {command}\n{tail(done.stdout + done.stderr)}")
             time.sleep(every)
         return done
 
@@ -258,7 +258,8 @@ class Host:
             self.wait_for_appliance()
 
     def wait_for_appliance(self) -> None:
-        self.wait_until("docker exec stackward stackward-healthcheck", every=0.2)
+        """Wait for the daemon's first heartbeat; where none comes, raise with what it said."""
+        self.wait_until("docker exec stackward stackward-healthcheck || { docker logs --tail 20 stackward; false; }")
 
     def appliance_reset(self, settings: Mapping[str, str] | None = None) -> None:
         """The appliance as on its first day: no state, no settings of before, an empty backup disk."""
