@@ -20,8 +20,10 @@ from stackward.core.units import parse_size
 from stackward.core.values import (
     parse_boolean,
     parse_docker_host,
+    parse_gelf_url,
     parse_host,
     parse_http_url,
+    parse_listen,
     parse_path,
     parse_recipients,
     parse_retention_days,
@@ -58,8 +60,11 @@ class Settings:
     minimum_free_bytes: int = 1 << 30  # below it a backup is refused before it begins
     truenas_host: str = ""
     truenas_user: str = "docker-backup"
+    listen: tuple[str, int] | None = ("127.0.0.1", 9466)  # None: nothing is served
     notify_urls: tuple[str, ...] = ()
     ping_url: str = ""
+    pushgateway_url: str = ""
+    gelf_url: str = ""
     schedule: bool = True  # the daemon runs the 02:00 and Sunday chains
     crash_point: str = ""  # tests only: kill the process at this named point (docs/ARCHITECTURE.md)
 
@@ -139,22 +144,44 @@ VARIABLES = (
     ),
     Variable("STACKWARD_SCHEDULE", "schedule", parse_boolean, "true", "whether the daemon runs jobs at their times"),
     Variable(
+        "STACKWARD_LISTEN",
+        "listen",
+        parse_listen,
+        "127.0.0.1:9466",
+        "where `/metrics` and `/healthz` are served, or `off`; `compose.yaml` makes it `0.0.0.0:9466` within the"
+        " container, of which the host publishes what `STACKWARD_PUBLISH` says",
+    ),
+    Variable(
         "STACKWARD_NOTIFY_URLS",
         "notify_urls",
         parse_urls,
         "none",
-        "Apprise URLs, separated by blanks or commas, that are told of failures",
+        "Apprise URLs, separated by blanks or commas, that are told of failures, and of their end",
         secret=True,
-        planned=True,
     ),
     Variable(
         "STACKWARD_PING_URL",
         "ping_url",
         parse_http_url,
         "none",
-        "a dead man's switch: a URL that is fetched as long as all is well",
+        "a dead man's switch: a URL that is fetched after each good nightly chain, and with `/fail` after a failed one",
         secret=True,
-        planned=True,
+    ),
+    Variable(
+        "STACKWARD_PUSHGATEWAY_URL",
+        "pushgateway_url",
+        parse_http_url,
+        "none",
+        "a Prometheus Pushgateway that gets all metrics after each scheduled chain, and with `--push-metrics`",
+        secret=True,
+    ),
+    Variable(
+        "STACKWARD_GELF_URL",
+        "gelf_url",
+        parse_gelf_url,
+        "none",
+        "`udp://HOST:PORT` or `tcp://HOST:PORT` of a GELF input (Graylog) that gets the outcome of each scheduled chain,"
+        " and with `--send-log`",
     ),
     Variable(
         "TRUENAS_HOST", "truenas_host", parse_host, "none", "the NAS that backups are replicated to", planned=True
@@ -195,6 +222,7 @@ VARIABLES = (
 COMPOSE_VARIABLES = {
     "STACKWARD_IMAGE": "the image that `compose.yaml` runs",
     "STACKWARD_VERSION": "the version of that image",
+    "STACKWARD_PUBLISH": "the host's address and port for `/metrics` and `/healthz`, `127.0.0.1:9466` if not set",
 }
 
 _BY_NAME = {variable.name: variable for variable in VARIABLES}

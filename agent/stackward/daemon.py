@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from stackward import chains, config
 from stackward.core.errors import ExitCode, SettingsError, StackwardError
+from stackward.lookout import Lookout
+from stackward.steps import heartbeat
 from stackward.store import RUN_ID
 from stackward.tools import logs
 from stackward.tools.process import Background
@@ -29,10 +31,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("stackward.daemon")
 
-HEARTBEAT = "heartbeat"
 TICK_SECONDS = 15.0
 # Within the 50 s that supervisord grants: first runs are asked to end, at last killed; then what they left is taken back.
 FAREWELL_SECONDS = 35.0
+_LOOKOUT_SECONDS = 2.0  # it has nothing to put back
 _FIRST_START = "first-start"
 _HISTORY = timedelta(days=400)
 _RETRY_PAUSE = timedelta(minutes=10)  # a retry that does not even get to be recorded is not begun every 15 seconds
@@ -63,7 +65,7 @@ class Daemon:
         self._farewell()
 
     def _beat(self) -> None:
-        (self._appliance.settings.state_dir / HEARTBEAT).touch()
+        heartbeat.touch(self._appliance.settings)
 
     def _tick(self) -> None:
         try:
@@ -150,10 +152,13 @@ def main() -> int:
         _LOG.error("%s", error)
         return ExitCode.USAGE
     _LOG.info("the daemon begins")
+    lookout = Lookout(appliance.settings, ending)
+    lookout.start()
     try:
         Daemon(appliance, ending).run()
     finally:
         appliance.close()
+    lookout.join(_LOOKOUT_SECONDS)
     _LOG.info("the daemon ends")
     return ExitCode.OK
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import socket
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,12 @@ from stackward import stacks
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
 from stackward.runner import Runner
+from stackward.steps import heartbeat
+from stackward.steps.delivery import HOST_NOTE
 from stackward.steps.undo import Undo
 from stackward.store import Store
 from stackward.tools.clock import utc_now
-from stackward.tools.docker import Docker, DockerUnavailableError
+from stackward.tools.docker import Docker, DockerError, DockerUnavailableError
 from stackward.tools.locks import Locks
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stackward.config import Settings
+    from stackward.observe.facts import Facts
     from stackward.stacks import Discovery
 
 
@@ -63,6 +67,18 @@ class Appliance:
     def runner(self) -> Runner:
         return Runner(self.store, self.locks, self.now)
 
+    @cached_property
+    def host_name(self) -> str:
+        """The host's own name; a container's changes whenever it is made anew. What was once known is remembered."""
+        known = self.store.note(HOST_NOTE)
+        try:
+            name = str(self.docker.info().get("Name") or "")
+        except DockerError:
+            name = ""
+        if name and name != known:
+            self.store.set_note(HOST_NOTE, name)
+        return name or known or socket.gethostname()
+
     def recover(self) -> list[str]:
         """Put right what killed runs left: containers start again, their runs are recorded as failed. In words.
 
@@ -70,6 +86,10 @@ class Appliance:
         """
         warning, self.store.warning = self.store.warning, ""
         return [*([warning] if warning else []), *self.undo.take_back_open(), *self.runner.close_interrupted()]
+
+    def facts(self) -> Facts:
+        """What metrics say: the last look at the host, and how runs ended."""
+        return replace(self.store.facts(), heartbeat_at=heartbeat.last(self.settings))
 
     def now(self) -> datetime:
         """Now, in the zone of schedules and of the stamps in names."""
@@ -92,5 +112,13 @@ def build(settings: Settings) -> Appliance:
         raise StackwardError(
             f"the state directory {display(state)} cannot be made: {error.strerror}", hint="run it as root"
         ) from error
-    locks = Locks(state / "locks")
-    return Appliance(settings, locks, Store.open(state / "stackward.sqlite", now=utc_now(), locks=locks))
+    return Appliance(settings, _locks(settings), open_store(settings))
+
+
+def open_store(settings: Settings) -> Store:
+    """Raises StackwardError where it cannot be opened or made."""
+    return Store.open(settings.state_dir / "stackward.sqlite", now=utc_now(), locks=_locks(settings))
+
+
+def _locks(settings: Settings) -> Locks:
+    return Locks(settings.state_dir / "locks")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackward import chains
+from stackward import afterwards, chains
 from stackward.cli import results
 from stackward.cli.stacks import choose
 from stackward.core.errors import SettingsError
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 _NOT_YET = {
     "replicate": "copying backups off the host",
     "replicate_logs": "copying logs off the host",
-    "push_metrics": "pushing metrics",
-    "send_log": "sending the log",
 }
 
 
@@ -36,6 +34,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--verify", action="store_true", help="then read again what is new")
     for flag, what in _NOT_YET.items():
         parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=f"{what}: not in this version")
+    parser.add_argument("--push-metrics", action="store_true", help="then push metrics to STACKWARD_PUSHGATEWAY_URL")
+    parser.add_argument("--send-log", action="store_true", help="then send the outcomes to STACKWARD_GELF_URL")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done")
     parser.add_argument("--wait", action="store_true", help="wait for who is at work instead of exit code 75")
 
@@ -46,6 +46,8 @@ def run(arguments: Namespace, context: Context) -> int:
             option = f"--{flag.replace('_', '-')}"
             raise SettingsError(f"{option}: {what} is not in this version", hint=f"leave {option} out")
     appliance = context.appliance
+    sent = {"push_metrics": arguments.push_metrics, "send_log": arguments.send_log}
+    afterwards.require_targets(appliance, **sent)
     only = tuple(arguments.stacks)
     choose(appliance.discovery, only)
     wanted = chains.Wanted(
@@ -64,4 +66,7 @@ def run(arguments: Namespace, context: Context) -> int:
             progress=progress,
             dry_run=arguments.dry_run,
         )
+        if not arguments.dry_run:
+            for warning in afterwards.report(appliance, result, trigger="cli", **sent):
+                progress.warn(warning)
     return results.show_chain(context.output, result)

@@ -34,6 +34,8 @@ VERBS = {
     "jobs": "what runs when, and when it last did",
     "run": "run a chain of jobs now, as the schedule does",
     "runs": "what was done, and how it ended",
+    "metrics": "what /metrics says, in Prometheus' words",
+    "notify": "say something to whoever is told of failures, to see whether it arrives",
     "host": "start and stop stacks through systemd; what the host says of itself",
 }
 

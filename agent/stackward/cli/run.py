@@ -6,7 +6,7 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from stackward import chains
+from stackward import afterwards, chains
 from stackward.cli import results
 from stackward.core.model import JobResult, Outcome
 from stackward.runner import ChainResult
@@ -41,6 +41,12 @@ def run(arguments: Namespace, context: Context) -> int:
         for message in appliance.recover():
             progress.warn(message)
         result = _chain(arguments, appliance, trigger, progress)
+        sent = {
+            "push_metrics": arguments.scheduled and bool(appliance.settings.pushgateway_url),
+            "send_log": arguments.scheduled and bool(appliance.settings.gelf_url),
+        }
+        for warning in afterwards.report(appliance, result, trigger=trigger, chain=arguments.chain, **sent):
+            progress.warn(warning)
     if arguments.scheduled:
         return result.exit_code
     return results.show_chain(context.output, result)

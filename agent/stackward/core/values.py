@@ -108,6 +108,31 @@ def parse_http_url(text: str) -> str:
     return text.strip()
 
 
+def parse_listen(text: str) -> tuple[str, int] | None:
+    """Where to listen, as an address and a port; None for `off`."""
+    if text.strip().lower() == "off":
+        return None
+    host, port = _address(text.strip(), "must be ADDRESS:PORT such as 127.0.0.1:9466, or off")
+    return host, port
+
+
+def parse_gelf_url(text: str) -> str:
+    """`udp://HOST:PORT` or `tcp://HOST:PORT`."""
+    wrong = "must be udp://HOST:PORT or tcp://HOST:PORT"
+    scheme, separator, rest = text.strip().rstrip("/").partition("://")
+    if not separator or scheme not in ("udp", "tcp"):
+        raise ValueError(wrong)
+    _address(rest, wrong)
+    return f"{scheme}://{rest}"
+
+
+def _address(text: str, wrong: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):(\d{1,5})", text, re.ASCII)
+    if not match or not 0 < int(match[2]) < 65536:
+        raise ValueError(wrong)
+    return match[1].strip("[]"), int(match[2])
+
+
 def parse_docker_host(text: str) -> str:
     if not re.fullmatch(r"(?:unix:///|tcp://)\S+", text.strip()):
         raise ValueError("must be unix:///… (a socket's path) or tcp://HOST:PORT")

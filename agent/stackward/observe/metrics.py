@@ -6,10 +6,9 @@ containers and jobs that exist now, or words of a fixed set: what is gone from t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -20,9 +19,6 @@ from stackward import __version__
 from stackward.core.model import display
 from stackward.core.verdict import State
 from stackward.observe.facts import Facts, StackFacts, View
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _HEARTBEAT = "stackward_heartbeat_timestamp_seconds"
@@ -120,26 +116,33 @@ METRICS = (
 )
 
 
-def registry(facts: Callable[[], Facts]) -> CollectorRegistry:
-    """A registry that asks `facts` at every scrape."""
+def registry(found: Sequence[Metric]) -> CollectorRegistry:
+    """What prometheus_client writes down or pushes."""
     made = CollectorRegistry(auto_describe=False)
-    made.register(FactsCollector(facts))
+    made.register(_Given(found))
     return made
 
 
 def exposition(facts: Facts) -> bytes:
     """All metrics in Prometheus' text format."""
-    return generate_latest(registry(lambda: facts))
+    return exposition_of(families(facts))
 
 
-class FactsCollector(Collector):
-    """Hands out the facts of the moment. What `facts` raises goes to whoever scrapes."""
+def heartbeat_exposition(at: datetime | None) -> bytes:
+    """The one metric that changes while nothing happens, by itself."""
+    return exposition_of(_Samples({} if at is None else {_HEARTBEAT: {(): at.timestamp()}}).families())
 
-    def __init__(self, facts: Callable[[], Facts]) -> None:
-        self._facts = facts
+
+def exposition_of(found: Sequence[Metric]) -> bytes:
+    return generate_latest(registry(found))
+
+
+class _Given(Collector):
+    def __init__(self, found: Sequence[Metric]) -> None:
+        self._found = found
 
     def collect(self) -> Iterator[Metric]:
-        yield from families(self._facts())
+        yield from self._found
 
 
 def families(facts: Facts) -> list[Metric]:

@@ -45,6 +45,10 @@ class Series(Database):
             },
         )
 
+    def data_version(self) -> int:
+        """A number that is another one once somebody else has written; our own writes leave it as it is."""
+        return int(self._rows("PRAGMA data_version")[0][0])
+
     def keep_view(self, view: View) -> None:
         """Replace the last look at the host."""
         text = json.dumps(asdict(view), default=_instant_text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +11,13 @@ from stackward.core.artifacts import INDEX, ArtifactKind
 from stackward.core.errors import RefusedError
 from stackward.core.model import display
 from stackward.core.units import format_age
-from stackward.steps import catalog
+from stackward.steps import catalog, heartbeat
 from stackward.steps.doctor import Facts, Finding, error, info, ok, warn
 from stackward.tools.docker import DockerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEARTBEAT = "heartbeat"
-_HEARTBEAT_LATE = timedelta(seconds=90)
 _RECENT = timedelta(days=2)
 _OLD_CRON = re.compile(r"^[^#\n]*\b(?:backup|snapshot|staging|watchtower)\S*\.(?:py|sh)\b", re.MULTILINE)
 _CRON_FILE = "docker-maintenance"
@@ -36,12 +34,11 @@ def _daemon(facts: Facts) -> Iterator[Finding]:
     if not facts.settings.schedule:
         text = "the schedule is off: backups are made only when somebody asks"
         yield warn("schedule", text, "set STACKWARD_SCHEDULE=true, or call `stackward run` from a timer of your own")
-    try:
-        beat = datetime.fromtimestamp((facts.settings.state_dir / HEARTBEAT).stat().st_mtime, UTC)
-    except OSError:
+    beat = heartbeat.last(facts.settings)
+    if beat is None:
         yield error("schedule", "the daemon never ran here: nothing happens by itself", "docker compose up -d")
         return
-    if facts.now - beat > _HEARTBEAT_LATE:
+    if facts.now - beat > heartbeat.LATE:
         text = f"the daemon's last sign of life was {format_age(beat, facts.now)}"
         yield error("schedule", text, "docker compose logs stackward, then docker compose restart")
     elif facts.settings.schedule:
@@ -107,10 +104,12 @@ def _recent_foreign_backup(facts: Facts) -> str:
     return ""
 
 
-def _told(_facts: Facts) -> Iterator[Finding]:
-    """Settings for notifications can be made, but nothing sends yet: silence would look like health."""
-    yield warn(
-        "told",
-        "nobody is told of a failed backup: this version sends no messages",
-        "look at `stackward status` now and then, or have your monitoring run it",
-    )
+def _told(facts: Facts) -> Iterator[Finding]:
+    if facts.settings.notify_urls:
+        yield ok("told", "failures are told to somebody; `stackward notify` sends a message to try it")
+    else:
+        text = "nobody is told of a failed backup: STACKWARD_NOTIFY_URLS is not set"
+        yield warn("told", text, "set it (docs/monitoring.md), or have Prometheus watch /metrics")
+    if not facts.settings.ping_url:
+        text = "nobody notices when this whole host falls silent: STACKWARD_PING_URL is not set"
+        yield info("told", text, "set it to a dead man's switch elsewhere (healthchecks.io, Uptime Kuma, …)")

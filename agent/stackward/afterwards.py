@@ -1,0 +1,174 @@
+"""What follows a chain: whoever has to know is told, and what metrics say is renewed.
+
+The jobs have ended and hold nothing any more. Messages only go into the store, from where the daemon sends them; what is
+sent from here (metrics, outcomes) has its time limit, and fails with a warning: it is no part of a backup.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from stackward import chains
+from stackward.core.errors import SettingsError, StackwardError
+from stackward.core.model import JobResult, Outcome
+from stackward.core.schedule import interval_seconds
+from stackward.observe import gelf, messages, metrics, push
+from stackward.observe.notice import Changes, Channel, Message
+from stackward.steps import delivery, view
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from stackward.runner import ChainResult
+    from stackward.store import Store
+    from stackward.wiring import Appliance
+
+_SEND_SECONDS = 20.0  # names that are looked up, several groups that are pushed
+_GOOD = (Outcome.OK, Outcome.WARN)
+PINGED = "nightly"  # the chain that the dead man's switch waits for
+
+
+def require_targets(appliance: Appliance, *, push_metrics: bool, send_log: bool) -> None:
+    """Before anything is run. Raises SettingsError where what was asked for has no address."""
+    if push_metrics and not appliance.settings.pushgateway_url:
+        raise SettingsError("--push-metrics: there is no Pushgateway", hint="set STACKWARD_PUSHGATEWAY_URL")
+    if send_log and not appliance.settings.gelf_url:
+        raise SettingsError("--send-log: there is no log server", hint="set STACKWARD_GELF_URL")
+
+
+def report(
+    appliance: Appliance,
+    result: ChainResult,
+    *,
+    trigger: str,
+    chain: str = "",
+    push_metrics: bool = False,
+    send_log: bool = False,
+) -> list[str]:
+    """All that follows; returns, in words, what of it did not work. Only what is asked for is sent from here."""
+    now = appliance.now()
+    for job, one in result.steps:
+        tell(appliance.store, job, one, now)
+    if chain and chain not in dict(result.steps):
+        tell(appliance.store, chain, JobResult(Outcome.OK), now)  # it came to its steps: what stopped it before is over
+    _ping(appliance, result, chain, now)
+    warnings = [_tried("the host could not be looked at", lambda: appliance.store.keep_view(look(appliance).view))]
+    if push_metrics:
+        warnings.append(_tried("metrics were not pushed", lambda: _push(appliance)))
+    if send_log:
+        warnings.append(_tried("the log was not sent", lambda: _send_log(appliance, result, trigger, now)))
+    return [warning for warning in warnings if warning]
+
+
+def tell(store: Store, job: str, result: JobResult, now: datetime) -> None:
+    """Have people told how the job ended, as far as that is news."""
+    if result.outcome is Outcome.SKIPPED:
+        return
+    troubles, fine = _sorted_out(store, job, result, now)
+    by_stack = {trouble.stack: trouble for trouble in troubles}
+
+    def compose(changes: Changes) -> Message | None:
+        raised = [by_stack[stack] for stack in changes.raised]
+        return messages.ended(
+            job,
+            raised,
+            changes.recovered,
+            now,
+            fine=len([stack for stack in fine if stack]),
+            still=len([stack for stack in by_stack if stack]) - len([trouble for trouble in raised if trouble.stack]),
+        )
+
+    failing = {stack: trouble.why for stack, trouble in by_stack.items()}
+    store.change_alerts(job, failing, fine=fine, at=now, compose=compose)
+
+
+def _sorted_out(
+    store: Store, job: str, result: JobResult, now: datetime
+) -> tuple[list[messages.Trouble], frozenset[str]]:
+    """What failed, and which stacks did not; the stack "" stands for the job as a whole."""
+    last_good = {one.stack: one.success_at for one in store.facts().jobs if one.job == job}
+    parts = [part for part in result.stacks if part.stack]
+    troubles = [
+        messages.Trouble(part.stack, now, part.reasons, last_good.get(part.stack))
+        for part in parts
+        if part.outcome is Outcome.FAILED
+    ]
+    fine = {part.stack for part in parts if part.outcome in _GOOD}
+    if result.outcome is Outcome.FAILED and not troubles:
+        return [messages.Trouble("", now, result.reasons, last_good.get(""))], frozenset(fine)
+    return troubles, frozenset({*fine, ""})
+
+
+def look(appliance: Appliance) -> view.Look:
+    """Look at the host now; reads, and keeps nothing."""
+    return view.look(
+        appliance.settings,
+        appliance.store,
+        appliance.discover,
+        now=appliance.now(),
+        open_undo=appliance.undo.open_count(),
+        intervals=intervals(appliance),
+    )
+
+
+def intervals(appliance: Appliance) -> dict[str, float]:
+    """The seconds between two scheduled runs, by job and chain; none where the schedule is off."""
+    found: dict[str, float] = {}
+    for chain in chains.WEEK if appliance.settings.schedule else ():
+        seconds = interval_seconds(chain.schedule, appliance.now())
+        for job in (chain.name, *(step.job for step in chains.steps(appliance, chain.wanted))):
+            found[job] = min(seconds, found.get(job, seconds))
+    return found
+
+
+def _ping(appliance: Appliance, result: ChainResult, chain: str, now: datetime) -> None:
+    """A good night is told, a failed one too; so is a retry that mended it. A night with nothing to do is no good one."""
+    failed = result.outcome is Outcome.FAILED
+    if not appliance.settings.ping_url or result.outcome is Outcome.SKIPPED:
+        return
+    if chain == PINGED or (chain == chains.RETRY and not failed and not _still_failing(appliance.store)):
+        word = delivery.PING_FAILED if failed else ""
+        appliance.store.post(Channel.PING, Message(f"ping {word}".strip(), word), now)
+
+
+def _still_failing(store: Store) -> bool:
+    return any(store.alerts(job) for job in ("backup-config", "backup-data"))
+
+
+def _tried(what: str, work: Callable[[], None]) -> str:
+    try:
+        work()
+    except (StackwardError, OSError) as error:
+        return f"{what}: {getattr(error, 'message', error)}"
+    return ""
+
+
+def _push(appliance: Appliance) -> None:
+    found = metrics.families(appliance.facts())
+    _within(lambda: push.push(appliance.settings.pushgateway_url, found, instance=appliance.host_name))
+
+
+def _send_log(appliance: Appliance, result: ChainResult, trigger: str, now: datetime) -> None:
+    records = list(gelf.records(result.steps, host=appliance.host_name, at=now, trigger=trigger))
+    _within(lambda: gelf.send(appliance.settings.gelf_url, records))
+
+
+def _within(work: Callable[[], None], seconds: float = _SEND_SECONDS) -> None:
+    """Do it in a thread that is left behind where it hangs: a name server that does not answer has no other limit."""
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except (StackwardError, OSError) as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"not done within {seconds:.0f} s")
+    if raised:
+        raise raised[0]
