@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stackward.config import Settings
-from stackward.core.artifacts import data_name, replaced_name
+from stackward.core.artifacts import config_name, data_name, replaced_name
 from stackward.core.errors import RefusedError
 from stackward.core.model import Keep, Outcome, Policy, Problem, Stack
 from stackward.core.progress import Silent
@@ -162,6 +162,22 @@ def test_config_backups_and_their_checksums_go_by_the_setting(settings, store):
 
     assert left(settings) == [new.name, f"{new.name}.sha256"]
     assert reasons(result, old.name)[0] is False
+
+
+def test_a_second_backup_of_the_day_does_not_cost_the_first_before_24_hours(settings, store):
+    settings = replace(settings, keep=Keep(daily=7))
+    hours = (26, 25, 3, 2)  # two of yesterday, two of tonight
+    older, old, young, younger = (
+        config_backup(settings.backup_root, config_name(NOW - timedelta(hours=ago)), {"shop/compose.yaml": b"x"})
+        for ago in hours
+    )
+
+    run(settings, store)
+
+    assert not older.exists()
+    assert old.exists()
+    assert young.exists()
+    assert younger.exists()
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(settings, store):

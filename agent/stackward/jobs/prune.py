@@ -22,7 +22,7 @@ from stackward.steps import backup_root, catalog, crashpoints, day, kept
 from stackward.steps.catalog import Artifact
 from stackward.store import Store
 
-REPLACED_KEPT = timedelta(hours=24)
+KEPT_AT_LEAST = timedelta(hours=24)  # also what another backup of the day replaced
 KEEP_LABEL = "stackward.backup.keep"
 _TRASH = f"{INCOMING_PREFIX}trash-"
 
@@ -147,6 +147,7 @@ def _by_rule(artifacts: Sequence[Artifact], stack: str, facts: Facts, rule: Keep
             key=key,
             when=artifact.at(stack),
             good=key not in facts.damaged and not artifact.problem,
+            pinned="less than 24 hours old" if now - artifact.at(stack) < KEPT_AT_LEAST else "",
             held=facts.held.get(stack, "") if stack else "",
         )
         for key, artifact in by_key.items()
@@ -171,7 +172,7 @@ def _of_replaced(artifact: Artifact, days: Sequence[Artifact], facts: Facts, now
         reason = f"the last good backup of {', '.join(map(display, last))}"
     elif held:
         reason = f"{display(held[0])} is held: {facts.held[held[0]]}"
-    elif now - replaced_at < REPLACED_KEPT:
+    elif now - replaced_at < KEPT_AT_LEAST:
         reason = "replaced less than 24 hours ago"
     else:
         return Verdict(artifact, "", keep=False, reasons=("replaced more than 24 hours ago",))
@@ -236,7 +237,7 @@ def _remove_orphans(settings: Settings, now: datetime) -> None:
         stem = entry.removesuffix(CHECKSUM_SUFFIX)
         if stem == entry or parse_name(stem, settings.zone) is None or os.path.lexists(path.with_name(stem)):
             continue
-        if now.timestamp() - os.lstat(path).st_mtime > REPLACED_KEPT.total_seconds():
+        if now.timestamp() - os.lstat(path).st_mtime > KEPT_AT_LEAST.total_seconds():
             path.unlink()
 
 
