@@ -159,9 +159,22 @@ class Mount:
     writable: bool
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class PublishedPort:
+    """A port of the host that leads into a container; the address "0.0.0.0" or "::" means all of the host's."""
+
+    address: str
+    port: int
+    container_port: int
+    protocol: str  # tcp, udp, sctp
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container as Docker sees it. `state` is Docker's word: running, paused, exited, restarting, created, dead."""
+    """A container as Docker sees it. `state` is Docker's word: running, paused, exited, restarting, created, dead.
+
+    `exit_code` and `out_of_memory` speak of how it last ended, `error` of why it could not be started.
+    """
 
     id: str
     name: str
@@ -176,6 +189,12 @@ class Container:
     config_files: tuple[str, ...] = ()
     one_off: bool = False
     mounts: tuple[Mount, ...] = ()
+    exit_code: int = 0
+    error: str = ""
+    out_of_memory: bool = False
+    restart_policy: str = ""  # Docker's word: no, always, unless-stopped, on-failure
+    ports: tuple[PublishedPort, ...] = ()
+    host_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,25 +5,24 @@ What is asked for twice is done once: stopping a stopped container, pausing a pa
 
 from __future__ import annotations
 
-import os
-import socket
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import docker
 import docker.errors
-import requests.exceptions
 
-from stackward.core.errors import StackwardError
-from stackward.core.model import Container, Mount
+from stackward.tools.docker_engine import DockerError, DockerUnavailableError, NotFoundError
 from stackward.tools.docker_exec import ExecResult, HookTimeout, execute
+from stackward.tools.docker_leftovers import Leftovers
+from stackward.tools.docker_values import PROJECT_LABEL, VolumeInfo, container_of, volume_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from stackward.core.model import Container
+
 __all__ = [
+    "PROJECT_LABEL",
     "Docker",
     "DockerError",
     "DockerUnavailableError",
@@ -33,55 +32,12 @@ __all__ = [
     "VolumeInfo",
 ]
 
-PROJECT_LABEL = "com.docker.compose.project"
 HELPER_LABEL = "stackward.helper"
-_REQUEST_SECONDS = 60
 _FAREWELL_SECONDS = 30  # what a request may take longer than the container's own stop timeout
 
 
-class DockerError(StackwardError):
-    """Docker refused or failed what was asked."""
-
-
-class DockerUnavailableError(DockerError):
-    """No Docker Engine answers."""
-
-
-class NotFoundError(DockerError):
-    """The container, volume or image is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeInfo:
-    """A volume. With `options` (a bind, NFS, CIFS) its mountpoint is empty while no container uses it."""
-
-    name: str
-    mountpoint: Path
-    driver: str = "local"
-    options: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-
-
-class Docker:
+class Docker(Leftovers):
     """One engine. Nothing is asked before the first call; any call may raise DockerUnavailableError: none answers."""
-
-    def __init__(self, docker_host: str, *, owner: str = "1") -> None:
-        """`owner` tells our helper containers from those of another appliance on the same engine."""
-        self._host = docker_host
-        self._owner = owner
-        self._client: docker.APIClient | None = None
-
-    def ping(self) -> None:
-        with self._translated("ping"):
-            self._api.ping()
-
-    def version(self) -> str:
-        with self._translated("version"):
-            return str(self._api.version()["Version"])
-
-    def info(self) -> dict[str, Any]:
-        with self._translated("info"):
-            return dict(self._api.info())
 
     def containers(self, project: str | None = None) -> list[Container]:
         """All containers in any state, or those of one compose project; one that vanishes meanwhile is left out."""
@@ -184,19 +140,19 @@ class Docker:
                 found = self._api.inspect_volume(name)
             except docker.errors.NotFound:
                 return None
-        return _volume(found)
+        return volume_info(found)
 
     def volumes(self) -> dict[str, VolumeInfo]:
         """Every volume by name."""
         with self._translated("list volumes"):
             listed = self._api.volumes().get("Volumes") or []
-        return {str(found["Name"]): _volume(found) for found in listed}
+        return {str(found["Name"]): volume_info(found) for found in listed}
 
     def create_volume(
         self, name: str, *, driver: str, options: Mapping[str, str], labels: Mapping[str, str]
     ) -> VolumeInfo:
         with self._translated("create a volume"):
-            return _volume(self._api.create_volume(name, driver, dict(options), dict(labels)))
+            return volume_info(self._api.create_volume(name, driver, dict(options), dict(labels)))
 
     @contextmanager
     def holding_volume(self, name: str, image_id: str) -> Iterator[VolumeInfo]:
@@ -236,28 +192,27 @@ class Docker:
         return len(left)
 
     def image_info(self, image_id: str) -> dict[str, Any] | None:
-        """`id`, `digests` (all RepoDigests) and `tags` of an image; None when it is gone."""
+        """`id`, `digests` (all RepoDigests), `tags`, `created_at` (RFC 3339) and `size_bytes`; None when it is gone."""
         with self._translated("inspect an image"):
             try:
                 inspect: Any = self._api.inspect_image  # the stubs forget its types
                 found = inspect(image_id)
             except docker.errors.NotFound:
                 return None
-        return {"id": found["Id"], "digests": found.get("RepoDigests") or [], "tags": found.get("RepoTags") or []}
-
-    @property
-    def _api(self) -> docker.APIClient:
-        if self._client is None:
-            _knock(self._host)
-            self._client = docker.APIClient(base_url=self._host, version="auto", timeout=_REQUEST_SECONDS)
-        return self._client
+        return {
+            "id": found["Id"],
+            "digests": found.get("RepoDigests") or [],
+            "tags": found.get("RepoTags") or [],
+            "created_at": found.get("Created") or "",
+            "size_bytes": int(found.get("Size") or 0),
+        }
 
     def _state(self, container_id: str) -> str:
         return str(self._api.inspect_container(container_id)["State"]["Status"])
 
     def _inspected(self, container_id: str) -> Container | None:
         try:
-            return _container(self._api.inspect_container(container_id))
+            return container_of(self._api.inspect_container(container_id))
         except docker.errors.NotFound:
             return None
 
@@ -268,74 +223,3 @@ class Docker:
                 self._api.remove_container(container_id, v=True, force=True)
             except docker.errors.NotFound:
                 return
-
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        """Docker's errors as ours."""
-        try:
-            yield
-        except docker.errors.NotFound as error:
-            raise NotFoundError(f"cannot {what}: {_explanation(error)}") from error
-        except docker.errors.APIError as error:
-            raise DockerError(f"cannot {what}: {_explanation(error)}") from error
-        except requests.exceptions.ReadTimeout as error:
-            raise DockerError(f"cannot {what}: Docker did not answer in time") from error
-        except (requests.exceptions.RequestException, docker.errors.DockerException) as error:
-            self._client = None
-            hint = "is Docker running, and is its socket mounted into the container? (/var/run/docker.sock)"
-            raise DockerUnavailableError(f"no Docker Engine answers at {self._host}", hint=hint) from error
-
-
-def _knock(host: str) -> None:
-    """Raise early where nobody listens: the SDK would leave its socket open."""
-    kind, _, path = host.partition("://")
-    if kind != "unix":
-        return
-    with socket.socket(socket.AF_UNIX) as knocking:
-        try:
-            knocking.connect(path)
-        except OSError as error:
-            raise docker.errors.DockerException(str(error)) from error
-
-
-def _explanation(error: docker.errors.APIError) -> str:
-    return str(error.explanation or error).strip()
-
-
-def _volume(found: Mapping[str, Any]) -> VolumeInfo:
-    return VolumeInfo(
-        name=str(found["Name"]),
-        mountpoint=Path(str(found["Mountpoint"])),
-        driver=str(found.get("Driver") or "local"),
-        options=dict(found.get("Options") or {}),
-        labels=dict(found.get("Labels") or {}),
-    )
-
-
-def _container(found: Mapping[str, Any]) -> Container:
-    labels: dict[str, str] = found["Config"].get("Labels") or {}
-    files = labels.get("com.docker.compose.project.config_files", "")
-    return Container(
-        id=str(found["Id"]),
-        name=str(found["Name"]).lstrip("/"),
-        project=labels.get(PROJECT_LABEL, ""),
-        service=labels.get("com.docker.compose.service", ""),
-        state=str(found["State"]["Status"]),
-        health=str((found["State"].get("Health") or {}).get("Status") or "").replace("none", ""),
-        restart_count=int(found.get("RestartCount") or 0),
-        image_id=str(found["Image"]),
-        image=str(found["Config"].get("Image") or ""),
-        working_dir=labels.get("com.docker.compose.project.working_dir", ""),
-        config_files=tuple(part for part in files.split(",") if part),
-        one_off=labels.get("com.docker.compose.oneoff", "False") == "True",
-        mounts=tuple(
-            Mount(
-                kind=str(mount.get("Type") or ""),
-                name=str(mount.get("Name") or ""),
-                source=os.fspath(mount.get("Source") or ""),
-                target=str(mount.get("Destination") or ""),
-                writable=bool(mount.get("RW")),
-            )
-            for mount in found.get("Mounts") or []
-        ),
-    )
