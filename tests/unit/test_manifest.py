@@ -39,15 +39,58 @@ def test_a_line_that_sha256sum_would_refuse_is_refused(line: bytes) -> None:
         manifest.parse_line(line)
 
 
-def test_lines_below_a_prefix_are_those_of_that_directory_alone() -> None:
-    lines = [("0" * 64, path) for path in (b".mounts/a/x", b"a-b/x", b"a/x", b"ab", b"b/a/x")]
-    assert [path for _, path in manifest.below(lines, ["a", ".mounts/a"])] == [b".mounts/a/x", b"a/x"]
+def written(path: Path, names: list[bytes]) -> manifest.Sorted:
+    lines = b"".join(manifest.format_line(f"{number:064x}", name) for number, name in enumerate(sorted(names)))
+    manifest.write(path, [manifest.Section(b"", (lines,))])
+    return manifest.Sorted(path)
+
+
+@given(st.sets(NAMES, max_size=30), NAMES)
+def test_bisection_finds_the_first_line_that_is_not_before_a_path(
+    tmp_path_factory: pytest.TempPathFactory, names: set[bytes], wanted: bytes
+) -> None:
+    lines = written(tmp_path_factory.mktemp("m") / "MANIFEST.sha256", list(names))
+    found = lines.line(lines.find(wanted))
+    assert (found and found[1]) == min((name for name in names if name >= wanted), default=None)
+
+
+def test_lines_below_a_directory_are_those_of_that_directory_alone(tmp_path: Path) -> None:
+    lines = written(tmp_path / "m", [b".mounts/a/x", b"a-b/x", b"a/x", b"a/y/z", b"ab", b"b/a/x"])
+    assert [path for _, path in lines.lines(lines.below(b"a"))] == [b"a/x", b"a/y/z"]
+    assert lines.count(lines.below(b"a")) == 2
+    assert list(lines.lines(lines.below(b"c"))) == []
+
+
+def test_an_empty_manifest_has_no_lines(tmp_path: Path) -> None:
+    lines = written(tmp_path / "m", [])
+    assert lines.line(lines.find(b"a")) is None
+    assert lines.count(lines.below(b"a")) == 0
+
+
+def test_sections_are_written_sorted_whatever_they_are_made_of(tmp_path: Path) -> None:
+    old = written(tmp_path / "old", [b"b/x", b"c/x"])
+    line = manifest.format_line("1" * 64, b"a/x")
+    with open(tmp_path / "spool", "w+b") as spool:
+        spool.write(manifest.format_line("2" * 64, b"d/x"))
+        sections = [
+            manifest.Section(b"d/", (spool,)),
+            manifest.Section(b"b/", (old.below(b"b"),)),
+            manifest.Section(b"a/", (line,)),
+        ]
+        manifest.write(tmp_path / "new", sections)
+    assert [path for _, path in manifest.read(tmp_path / "new")] == [b"a/x", b"b/x", b"d/x"]
+
+
+def test_a_manifest_that_shrank_meanwhile_is_an_error(tmp_path: Path) -> None:
+    old = written(tmp_path / "old", [b"b/x", b"c/x"])
+    with pytest.raises(ValueError, match="shorter"):
+        manifest.write(tmp_path / "new", [manifest.Section(b"", (manifest.Extent(old.path, 0, 10_000),))])
 
 
 def test_writing_never_touches_the_file_that_was_there(tmp_path: Path) -> None:
     path, link = tmp_path / "MANIFEST.sha256", tmp_path / "link"
     path.write_text("old")
     os.link(path, link)
-    manifest.write(path, [("0" * 64, b"a")])
+    written(path, [b"a"])
     assert link.read_text() == "old"
-    assert list(manifest.read(path)) == [("0" * 64, b"a")]
+    assert [name for _, name in manifest.read(path)] == [b"a"]

@@ -139,7 +139,8 @@ class Sorted:
         return Extent(self.path, self.find(directory + b"/"), self.find(directory + b"0"))  # "0" comes after "/"
 
     def count(self, extent: Extent) -> int:
-        return bytes(self._bytes[extent.start : extent.end]).count(b"\n")
+        starts = range(extent.start, extent.end, _CHUNK)
+        return sum(self._bytes[start : min(start + _CHUNK, extent.end)].count(b"\n") for start in starts)
 
     def lines(self, extent: Extent) -> Iterator[Line]:
         at = extent.start
