@@ -89,7 +89,7 @@ def apply(changes: Changes, source: Path, subvolume: Path, target: Path, rules: 
     for path in sorted(_topmost(changes)):
         new, old = _status(here, path), _status(there, path)
         if new is not None and _left_out(rules, path, stat.S_ISDIR(new.st_mode)):
-            continue
+            new = None  # what has become of it is left out, and what it was must go
         if old is not None and (new is None or stat.S_IFMT(new.st_mode) != stat.S_IFMT(old.st_mode)):
             lost += _remove(there, path)
             gone.append(path)
@@ -106,11 +106,14 @@ def apply(changes: Changes, source: Path, subvolume: Path, target: Path, rules: 
         else:
             attributes.add(path)
     grown = sum(_size(here, path) - _size(there, path) for path in content)
-    content |= {name for path in list(content) for name in _other_names(source, subvolume, path)}
+    others = {name for path in content for name in _other_names(source, subvolume, path)}
+    content |= {name for name in others if not _left_out(rules, name, is_directory=False)}
     attributes |= {os.path.dirname(path) for path in [*content, *gone]} - content
     moved = _copy(source, target, sorted(content), "--ignore-times") if content else 0
     attributes = {path for path in attributes if _status(here, path) is not None}
-    moved += _copy(source, target, sorted(attributes)) if attributes else 0
+    moved += _copy(source, target, sorted(attributes - {b""})) if attributes - {b""} else 0
+    if b"" in attributes:
+        _take_attributes(here, there)
     return Applied(sorted(content | attributes), gone, moved, grown - lost)
 
 
@@ -244,6 +247,20 @@ def _other_names(source: Path, subvolume: Path, path: bytes) -> Iterator[bytes]:
         for name in btrfs.names_of_inode(subvolume, found.st_ino):
             if source in name.parents:
                 yield os.fsencode(name.relative_to(source))
+
+
+def _take_attributes(source: bytes, target: bytes) -> None:
+    """The tree's own directory gets owner, mode, times, xattrs and ACLs (named to rsync it would mean its content too)."""
+    status = os.stat(source)
+    wanted = {name: os.getxattr(source, name) for name in os.listxattr(source)}
+    for name in os.listxattr(target):
+        if name not in wanted:
+            os.removexattr(target, name)
+    os.chown(target, status.st_uid, status.st_gid)
+    for name, value in wanted.items():
+        os.setxattr(target, name, value)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _copy(source: Path, target: Path, paths: Sequence[bytes], *more: str) -> int:

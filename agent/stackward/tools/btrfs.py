@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,12 @@ from pathlib import Path
 from stackward.tools import filesystem, process
 
 _LISTED = re.compile(rb"ID (\d+) gen \d+ (?:cgen \d+ )?parent (\d+) top level \d+ path (.*)", re.DOTALL)
+
+# linux/btrfs.h: struct btrfs_ioctl_ino_path_args, struct btrfs_data_container (its values are offsets to names)
+_IOC_INO_PATHS = 0xC0389423
+_INO_PATHS = struct.Struct("=QQQQQQQ")
+_CONTAINER = struct.Struct("=IIII")
+_ANSWER_BYTES = 4096  # the most that the kernel fills
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +96,23 @@ def names_of_inode(subvolume: Path, inode: int) -> tuple[Path, ...]:
     """All names of a file of the subvolume.
 
     Raises:
-        CommandError, ValueError: they cannot be told (also where one of them has a newline).
+        OSError, ValueError: they cannot be told (also where they are too many for the kernel to say at once).
     """
-    argv: list[process.Argument] = ["btrfs", "inspect-internal", "inode-resolve", str(inode), subvolume]
-    names = tuple(Path(os.fsdecode(line)) for line in process.lines(argv))
-    if any(not os.path.lexists(name) or os.lstat(name).st_ino != inode for name in names):
-        raise ValueError(f"the names of inode {inode} cannot be told")
-    return names
+    answer = ctypes.create_string_buffer(_ANSWER_BYTES)
+    question = _INO_PATHS.pack(inode, _ANSWER_BYTES, 0, 0, 0, 0, ctypes.addressof(answer))
+    descriptor = os.open(subvolume, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, _IOC_INO_PATHS, question)
+    finally:
+        os.close(descriptor)
+    _left, _missing, count, missed = _CONTAINER.unpack_from(answer, 0)
+    if missed or not count:
+        raise ValueError(f"not all names of inode {inode} can be told")
+    names = []
+    for (offset,) in struct.iter_unpack("=Q", answer.raw[_CONTAINER.size : _CONTAINER.size + 8 * count]):
+        start = _CONTAINER.size + offset
+        names.append(subvolume / os.fsdecode(answer.raw[start : answer.raw.index(b"\0", start)]))
+    return tuple(names)
 
 
 def delete(path: Path) -> None:

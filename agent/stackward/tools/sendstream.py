@@ -62,6 +62,13 @@ class Kind(IntEnum):
     UPDATE_EXTENT = 22
 
 
+_OF_TWO_NAMES = frozenset({Kind.RENAME, Kind.LINK})
+# The last five may mean the subvolume's own directory, whose path is empty.
+_MAY_BE_NAMELESS = frozenset(
+    {Kind.SUBVOL, Kind.SNAPSHOT, Kind.END, Kind.SET_XATTR, Kind.REMOVE_XATTR, Kind.CHMOD, Kind.CHOWN, Kind.UTIMES}
+)
+
+
 class _Attribute(IntEnum):
     SIZE = 4
     PATH = 15
@@ -148,12 +155,20 @@ def _interpreted(kind: Kind, body: bytes) -> Command:
         elif attribute in (_Attribute.PATH_TO, _Attribute.PATH_LINK):
             other = value
         elif attribute == _Attribute.FILE_OFFSET:
-            (offset,) = _NUMBER.unpack(value)
+            offset = _number(value)
         elif attribute in (_Attribute.SIZE, _Attribute.CLONE_LEN):
-            (size,) = _NUMBER.unpack(value)
+            size = _number(value)
         elif attribute == _Attribute.DATA:
             size = length
+    if (not path and kind not in _MAY_BE_NAMELESS) or (not other and kind in _OF_TWO_NAMES):
+        raise SendStreamError(f"a command of the send stream names no path ({kind.name})")
     return Command(kind, path, other, offset, size)
+
+
+def _number(value: bytes) -> int:
+    if len(value) != _NUMBER.size:
+        raise SendStreamError(f"a number of {len(value)} bytes in the send stream")
+    return int(_NUMBER.unpack(value)[0])
 
 
 def _exactly(stream: IO[bytes], count: int) -> bytes:
