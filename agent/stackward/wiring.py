@@ -14,7 +14,7 @@ from stackward.runner import Runner
 from stackward.steps import heartbeat
 from stackward.steps.delivery import HOST_NOTE
 from stackward.steps.undo import Undo
-from stackward.store import Store
+from stackward.store import Store, locks_in, open_in
 from stackward.tools.clock import utc_now
 from stackward.tools.docker import Docker, DockerError, DockerUnavailableError
 from stackward.tools.locks import Locks
@@ -112,13 +112,4 @@ def build(settings: Settings) -> Appliance:
         raise StackwardError(
             f"the state directory {display(state)} cannot be made: {error.strerror}", hint="run it as root"
         ) from error
-    return Appliance(settings, _locks(settings), open_store(settings))
-
-
-def open_store(settings: Settings) -> Store:
-    """Raises StackwardError where it cannot be opened or made."""
-    return Store.open(settings.state_dir / "stackward.sqlite", now=utc_now(), locks=_locks(settings))
-
-
-def _locks(settings: Settings) -> Locks:
-    return Locks(settings.state_dir / "locks")
+    return Appliance(settings, locks_in(state), open_in(state, utc_now()))

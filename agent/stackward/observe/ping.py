@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.error
 import urllib.request
 from http.client import HTTPException
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +17,8 @@ def ping(url: str, *, failed: bool) -> str:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - as above
             answer.read(1 << 16)
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         return str(error)
     return ""
 

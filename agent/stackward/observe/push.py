@@ -7,6 +7,7 @@ group by its name, and all else as the group `stackward`. Scraped with `honor_la
 from __future__ import annotations
 
 import http.client
+import urllib.error
 import urllib.parse
 from collections.abc import Callable, Sequence
 
@@ -24,18 +25,18 @@ class PushError(StackwardError):
     """The Pushgateway did not take the metrics."""
 
 
-def push(url: str, found: Sequence[Metric], *, instance: str) -> None:
+def push(gateway: str, found: Sequence[Metric], *, instance: str) -> None:
     """Replace what the gateway has of this host; raises PushError."""
-    parts = urllib.parse.urlsplit(url)
+    parts = urllib.parse.urlsplit(gateway)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2])
 
     def handler(
-        to: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes
+        url: str, method: str, timeout: float | None, headers: list[tuple[str, str]], data: bytes
     ) -> Callable[[], None]:
         if parts.username is None:
-            return default_handler(to, method, timeout, headers, data)
+            return default_handler(url, method, timeout, headers, data)
         user, password = (urllib.parse.unquote(text or "") for text in (parts.username, parts.password))
-        return basic_auth_handler(to, method, timeout, headers, data, user, password)
+        return basic_auth_handler(url, method, timeout, headers, data, user, password)
 
     for job, metrics in by_job(found).items():
         try:
@@ -48,6 +49,8 @@ def push(url: str, found: Sequence[Metric], *, instance: str) -> None:
                 handler=handler,
             )
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
             raise PushError(
                 f"the Pushgateway did not take the metrics: {error}", hint="is STACKWARD_PUSHGATEWAY_URL right?"
             ) from error

@@ -7,6 +7,7 @@ it is forgotten; names come back byte for byte.
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 from stackward.core.model import Outcome
 from stackward.store.alerts import Alerts
@@ -14,8 +15,22 @@ from stackward.store.database import blob, name_of, stamp
 from stackward.store.rows import Hold, RunRow, Verified
 from stackward.store.runs import INTERRUPTED, RUN_ID, RunLog, new_run_id
 from stackward.store.series import Series
+from stackward.tools.locks import Locks
 
-__all__ = ["INTERRUPTED", "RUN_ID", "Hold", "RunRow", "Store", "Verified", "new_run_id"]
+__all__ = [
+    "FILE",
+    "INTERRUPTED",
+    "RUN_ID",
+    "Hold",
+    "RunRow",
+    "Store",
+    "Verified",
+    "locks_in",
+    "new_run_id",
+    "open_in",
+]
+
+FILE = "stackward.sqlite"
 
 
 class Store(RunLog, Series, Alerts):
@@ -97,3 +112,12 @@ class Store(RunLog, Series, Alerts):
     def note(self, key: str) -> str | None:
         rows = self._rows("SELECT value FROM note WHERE key = ?", (key,))
         return str(rows[0]["value"]) if rows else None
+
+
+def open_in(state_dir: Path, now: datetime) -> Store:
+    """The store of a state directory that is there; raises StackwardError as `Store.open`."""
+    return Store.open(state_dir / FILE, now=now, locks=locks_in(state_dir))
+
+
+def locks_in(state_dir: Path) -> Locks:
+    return Locks(state_dir / "locks")

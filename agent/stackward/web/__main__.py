@@ -9,11 +9,11 @@ import threading
 
 from stackward import config
 from stackward.core.errors import ExitCode, StackwardError
+from stackward.store import open_in
 from stackward.tools import logs
 from stackward.tools.clock import utc_now
 from stackward.web.pages import Pages
 from stackward.web.server import Server
-from stackward.wiring import open_store
 
 _LOG = logging.getLogger("stackward.web")
 
@@ -29,7 +29,7 @@ def main() -> int:
             _LOG.info("nothing is served: STACKWARD_LISTEN is off")
             ending.wait()
             return ExitCode.OK
-        server = Server(settings.listen, Pages(settings, lambda: open_store(settings), utc_now))
+        server = Server(settings.listen, Pages(settings, lambda: open_in(settings.state_dir, utc_now()), utc_now))
     except StackwardError as error:
         _LOG.error("%s", error)
         return error.exit_code

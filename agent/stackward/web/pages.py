@@ -13,7 +13,7 @@ from stackward.core.errors import StackwardError
 from stackward.core.units import format_age
 from stackward.observe import metrics
 from stackward.steps import heartbeat
-from stackward.store import Store
+from stackward.store import FILE, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class Pages:
     def __init__(self, settings: Settings, open_store: Callable[[], Store], clock: Callable[[], datetime]) -> None:
         self._settings = settings
         self._clock = clock
-        self._source = _Source(open_store, settings.state_dir / "stackward.sqlite")
+        self._source = _Source(open_store, settings.state_dir / FILE)
         self._lock = threading.Lock()
 
     def get(self, path: str) -> Page:
