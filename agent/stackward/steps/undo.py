@@ -14,7 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -126,6 +126,15 @@ class Undo:
             finally:
                 os.close(descriptor)
         return found
+
+    def held_containers(self) -> frozenset[str]:
+        """The IDs of containers that a run at work has stopped or paused, and will start again."""
+        found: set[str] = set()
+        for path in self._directory.glob("*.json"):
+            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+                steps = json.loads(path.read_text(encoding="ascii"))["steps"]
+                found |= {str(step["subject"]) for step in steps if step["do"] in ("start", "unpause")}
+        return frozenset(found)
 
     def _take_back_file(self, path: Path) -> list[str]:
         try:
