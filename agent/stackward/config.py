@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from stackward.core.checks import Check, parse_checks
 from stackward.core.errors import SettingsError
 from stackward.core.model import Keep, display
 from stackward.core.units import parse_size
@@ -65,6 +66,7 @@ class Settings:
     ping_url: str = ""
     pushgateway_url: str = ""
     gelf_url: str = ""
+    checks: tuple[Check, ...] | None = None  # None: whatever of the kind is found
     schedule: bool = True  # the daemon runs the 02:00 and Sunday chains
     crash_point: str = ""  # tests only: kill the process at this named point (docs/ARCHITECTURE.md)
 
@@ -184,6 +186,15 @@ VARIABLES = (
         " and with `--send-log`",
     ),
     Variable(
+        "STACKWARD_CHECKS",
+        "checks",
+        parse_checks,
+        "auto",
+        "what `observability` asks whether it is up: `NAME=http://…` or `NAME=container:NAME`, separated by commas;"
+        " `auto`: the containers of Graylog, Prometheus, Grafana and Fluent Bit that stacks have; or `off`",
+        secret=True,
+    ),
+    Variable(
         "TRUENAS_HOST", "truenas_host", parse_host, "none", "the NAS that backups are replicated to", planned=True
     ),
     Variable("TRUENAS_USER", "truenas_user", parse_host, "docker-backup", "the user on that NAS", planned=True),
@@ -192,9 +203,7 @@ VARIABLES = (
         "STACKWARD_CONFIG_DIR", "config_dir", parse_path, "/etc/stackward", "`stackward.toml`, keys; environment only"
     ),
     Variable("STACKWARD_RUN_DIR", "run_dir", parse_path, "/run/stackward", "the socket of the host bridge"),
-    Variable(
-        "STACKWARD_LOG_DIR", "log_dir", parse_path, "/var/log", "where log files and reports are written", planned=True
-    ),
+    Variable("STACKWARD_LOG_DIR", "log_dir", parse_path, "/var/log", "where log files and reports are written"),
     Variable(
         "STACKWARD_DOCKER_HOST",
         "docker_host",

@@ -15,8 +15,9 @@ def test_checks_are_read_as_a_person_writes_them():
     )
 
 
-def test_off_is_none_at_all():
+def test_off_is_none_at_all_and_auto_is_what_is_found():
     assert parse_checks(" Off ") == ()
+    assert parse_checks("auto") is None
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from stackward.core.model import Container, Stack
 
-OFF = "off"
-_RIGHT = "must be NAME=http://… or NAME=container:NAME, separated by commas or lines, or off"
+OFF, AUTO = "off", "auto"
+_RIGHT = "must be NAME=http://… or NAME=container:NAME, separated by commas or lines, or auto, or off"
 _CONTAINER = "container:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]*", re.ASCII)
 # What is looked for where nobody says: by the image's name, or by the service's.
@@ -31,10 +31,10 @@ class Check:
     guessed: bool = False
 
 
-def parse_checks(text: str) -> tuple[Check, ...]:
-    """`prometheus=http://prometheus:9090/-/healthy,fluentbit=container:fluentbit`; none at all for `off`."""
-    if text.strip().lower() == OFF:
-        return ()
+def parse_checks(text: str) -> tuple[Check, ...] | None:
+    """`prometheus=http://prometheus:9090/-/healthy,fluentbit=container:fluentbit`; `off`: none at all; `auto`: None."""
+    if text.strip().lower() in (OFF, AUTO):
+        return None if text.strip().lower() == AUTO else ()
     checks = tuple(_check(part.strip()) for part in re.split(r"[\n,](?=\s*[^,\n=]+=)", text) if part.strip(" ,\n"))
     if len({check.name for check in checks}) < len(checks):
         raise ValueError("must name each check once")
