@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackward.core.label_table import KNOWN, PREFIX, Label
-from stackward.core.model import Dump, Hook, Policy, Problem, Quiesce, ServicePolicy, display
+from stackward.core.model import Dump, Hook, Policy, Problem, Quiesce, ServicePolicy, Staging, display
 from stackward.core.values import suggest
 
 if TYPE_CHECKING:
@@ -218,6 +218,15 @@ def _policy(stack: str, decided: Mapping[str, Any]) -> Policy:
         keep=decided.get(PREFIX + "backup.keep"),
         replicate=decided.get(PREFIX + "replicate", default.replicate),
         staging=decided.get(PREFIX + "staging", False),
+        staged=Staging(
+            services=decided.get(PREFIX + "staging.services", ()),
+            publish=decided.get(PREFIX + "staging.publish", ()),
+            environment=decided.get(PREFIX + "staging.env", ()),
+            post=decided.get(PREFIX + "staging.post", ()),
+            empty=decided.get(PREFIX + "staging.empty", ()),
+            service=decided.get(PREFIX + "staging.service", ""),
+        ),
+        drill=decided.get(PREFIX + "drill", ""),
         tier=decided.get(PREFIX + "tier", "infra" if stack in INFRA_STACKS else "app"),
     )
 

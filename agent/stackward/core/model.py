@@ -112,8 +112,24 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
+class Staging:
+    """What the labels say of a stack's staging instance.
+
+    `services` is empty for all of them, `publish` is (port of the host, service, its port), `service` a hand-written one
+    that takes the place of a derived instance.
+    """
+
+    services: tuple[str, ...] = ()
+    publish: tuple[tuple[int, str, int], ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    post: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """Labels that speak of the stack. `backup` is None where nobody decided."""
+    """Labels that speak of the stack. `backup` is None where nobody decided; `staged` has the details of `staging`."""
 
     backup: bool | None = None
     trees: str = "writable"  # "writable", "data", "all"
@@ -123,6 +139,8 @@ class Policy:
     keep: Keep | None = None
     replicate: tuple[str, ...] = ("all",)
     staging: bool = False
+    staged: Staging = Staging()
+    drill: str = ""  # "weekly", "off", or "" where nobody decided
     tier: str = "app"
 
 
