@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from stackward.cli.render import table
-from stackward.core.errors import RefusedError, SettingsError
+from stackward.core.errors import SettingsError
 from stackward.core.model import display
 from stackward.core.units import format_bytes
 from stackward.core.values import suggest
-from stackward.steps import catalog, sources
+from stackward.steps import coverage
 from stackward.steps.sizes import Size, Sizes
-from stackward.tools import filesystem
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from stackward.cli.context import Context
     from stackward.core.model import Stack, Tree
     from stackward.stacks import Discovery
+    from stackward.steps.catalog import Artifact
     from stackward.wiring import Appliance
 
 
@@ -47,7 +47,8 @@ def run(arguments: Namespace, context: Context) -> int:
     discovery = appliance.discovery
     chosen = choose(discovery, arguments.stacks)
     sizes = None if arguments.no_sizes else sizes_of(appliance)
-    rows = {stack.name: _tree_rows(appliance, stack, sizes) for stack in chosen}
+    artifacts = coverage.backups(appliance.settings)
+    rows = {stack.name: _tree_rows(appliance, stack, artifacts, sizes) for stack in chosen}
     outside = discovery.outside if not arguments.stacks else ()
 
     def human(console: Console) -> None:
@@ -96,36 +97,19 @@ def size_text(size: Size | None) -> str:
     return ("" if size.complete else "over ") + format_bytes(size.bytes)
 
 
-def _tree_rows(appliance: Appliance, stack: Stack, sizes: Sizes | None) -> list[_TreeRow]:
-    covered = [tree for tree in stack.trees if tree.covered]
-    plan = sources.plan(covered, appliance.settings.volume, filesystem.mounts())
-    how = {source.tree.path: source.reason for source in plan.sources}
-    last = _last_backups(appliance, stack)
+def _tree_rows(
+    appliance: Appliance, stack: Stack, artifacts: Sequence[Artifact], sizes: Sizes | None
+) -> list[_TreeRow]:
     rows = []
-    for tree in stack.trees:
-        why_not = tree.reason if not tree.covered else "" if stack.opted_in else stack.opted_reason
-        by = "" if why_not else f"data backup, {how[tree.path]}"
-        size = sizes.of(tree.path) if sizes is not None and not _is_foreign(tree) else None
-        rows.append(_TreeRow(tree, size, by, why_not, last.get(str(tree.artifact_path), "")))
+    for one in coverage.of_stack(stack, appliance.settings.volume, artifacts):
+        size = sizes.of(one.tree.path) if sizes is not None and not _is_foreign(one.tree) else None
+        rows.append(_TreeRow(one.tree, size, one.covered_by, one.why_not, one.last_backup))
     return rows
 
 
 def _is_foreign(tree: Tree) -> bool:
     """Not worth a walk: the system's directories, other machines' disks, single files."""
     return not tree.covered and not tree.reason.startswith(("read-only", "skipped", "only `data`"))
-
-
-def _last_backups(appliance: Appliance, stack: Stack) -> dict[str, str]:
-    """Path within a data backup -> the newest one that has it."""
-    try:
-        backups = catalog.data_with(catalog.catalog(appliance.settings), stack.name)
-    except RefusedError:
-        return {}
-    found: dict[str, str] = {}
-    for backup in backups:
-        for entry in backup.trees(stack.name):
-            found.setdefault(entry.path, backup.name.name)
-    return found
 
 
 def _draw_general(console: Console, discovery: Discovery) -> None:
