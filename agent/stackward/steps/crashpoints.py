@@ -28,10 +28,17 @@ POINTS = (
     "undo-half",  # while taking an undo record back, between two of its steps
 )
 
+SNAPSHOT_POINTS = (
+    "snapshot-made",  # a snapshot is there, but not listed
+    "nightly-made",  # the new `.nightly` is there under another name; staging runs
+    "nightly-swapped",  # the names are swapped; staging stands still
+    "nightly-resumed",  # staging goes on, last night's snapshot is still there
+)
+
 
 def reach(point: str, chosen: str) -> None:
     """Die here if `chosen` is this point."""
-    if point not in POINTS:
+    if point not in POINTS + SNAPSHOT_POINTS:
         raise ValueError(f"{point} is no crash point")
     if chosen == point:
         os.kill(os.getpid(), signal.SIGKILL)

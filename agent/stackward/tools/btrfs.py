@@ -6,8 +6,9 @@ import ctypes
 import fcntl
 import os
 import re
+import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ _LISTED = re.compile(rb"ID (\d+) gen \d+ (?:cgen \d+ )?parent (\d+) top level \d
 _IOC_INO_PATHS = 0xC0389423
 _INO_PATHS = struct.Struct("=QQQQQQQ")
 _CONTAINER = struct.Struct("=IIII")
+_STUB_INODE = 2  # BTRFS_EMPTY_SUBVOL_DIR_OBJECTID
 _ANSWER_BYTES = 4096  # the most that the kernel fills
 
 
@@ -28,6 +30,7 @@ class Nested:
 
     identifier: int
     path: Path
+    read_only: bool = False
 
 
 def create_subvolume(path: Path) -> None:
@@ -53,18 +56,46 @@ def is_read_only(path: Path) -> bool:
 
 def nested_subvolumes(subvolume: Path) -> tuple[Nested, ...]:
     """All subvolumes below this one, parents before children."""
-    listed: dict[int, tuple[int, bytes]] = {}
-    for line in process.lines(["btrfs", "subvolume", "list", "-p", subvolume]):
-        if match := _LISTED.fullmatch(line):
-            listed[int(match[1])] = (int(match[2]), match[3])
-    root = int(process.run(["btrfs", "inspect-internal", "rootid", subvolume]).text)
+    listed = _listed(subvolume)
+    root = identifier_of(subvolume)
+    read_only = _listed(subvolume, "-r") if listed else {}
     # What lies below the subvolume is listed with a path relative to it, all else from the file system's top.
     found = [
-        Nested(identifier, Path(os.fsdecode(path)))
+        Nested(identifier, Path(os.fsdecode(path)), identifier in read_only)
         for identifier, (_, path) in listed.items()
         if root in _ancestors(identifier, listed)
     ]
     return tuple(sorted(found, key=lambda nested: nested.path.parts))
+
+
+def _listed(subvolume: Path, *options: str) -> dict[int, tuple[int, bytes]]:
+    """Identifier -> that of the parent, and the path. A line that begins like none goes on with the name before it."""
+    listed: dict[int, tuple[int, bytes]] = {}
+    latest = 0
+    for line in process.lines(["btrfs", "subvolume", "list", "-p", *options, subvolume]):
+        if match := _LISTED.fullmatch(line):
+            latest = int(match[1])
+            listed[latest] = (int(match[2]), match[3])
+        elif latest:
+            parent, path = listed[latest]
+            listed[latest] = (parent, path + b"\n" + line)
+    return listed
+
+
+def identifier_of(subvolume: Path) -> int:
+    return int(process.run(["btrfs", "inspect-internal", "rootid", subvolume]).text)
+
+
+def wait_until_cleaned(volume: Path, identifiers: Sequence[int], *, time_limit_seconds: float) -> bool:
+    """Wait until the space of deleted subvolumes is free again. False: it was not within the time."""
+    if not identifiers:
+        return True
+    argv: list[process.Argument] = ["btrfs", "subvolume", "sync", volume, *map(str, identifiers)]
+    try:
+        process.run(argv, time_limit_seconds=time_limit_seconds)
+    except process.TimeLimitError:
+        return False
+    return True
 
 
 def _ancestors(identifier: int, listed: dict[int, tuple[int, bytes]]) -> Iterator[int]:
@@ -90,6 +121,48 @@ def snapshot_with_nested(source: Path, target: Path, nested: tuple[Path, ...]) -
         if filesystem.is_subvolume(target / path):
             set_read_only(target / path, read_only=True)
     set_read_only(target, read_only=True)
+
+
+def snapshot_all(source: Path, target: Path, chosen: Callable[[Nested], bool], *, read_only: bool) -> tuple[Path, ...]:
+    """A snapshot of a subvolume with the chosen nested ones in their places; the stubs of all others are removed.
+
+    What is nested is looked up after the snapshot that holds it was made, so one that is made meanwhile is either not in
+    it, as it was not there yet, or is found. Returns the paths of those that were left out.
+
+    Raises:
+        CommandError, OSError: there is no whole snapshot; `target` may be there all the same.
+    """
+    snapshot(source, target, read_only=False)
+    placed: list[Path] = []
+    left_out: dict[Path, None] = {}
+    while True:
+        stubs = [nested for nested in nested_subvolumes(source) if _is_stub(target / nested.path)]
+        if not stubs:
+            break
+        for nested in stubs:
+            stub = target / nested.path
+            if not _is_stub(stub):
+                continue  # it was within one that is left out, and is gone with it
+            os.rmdir(stub)
+            if not chosen(nested):
+                left_out[nested.path] = None
+            elif filesystem.is_subvolume(source / nested.path):
+                snapshot(source / nested.path, stub, read_only=False)
+                placed.append(nested.path)
+    if read_only:
+        for path in reversed(placed):
+            set_read_only(target / path, read_only=True)
+        set_read_only(target, read_only=True)
+    return tuple(left_out)
+
+
+def _is_stub(path: Path) -> bool:
+    """Whether it is the empty directory that stands for a nested subvolume in a snapshot of the outer one."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_ino == _STUB_INODE
 
 
 def names_of_inode(subvolume: Path, inode: int) -> tuple[Path, ...]:
