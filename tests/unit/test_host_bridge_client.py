@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError, Listener, UnitState
+from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError, Listener, UnitState, host_rotates_logs
 
 SITE = "docker-compose@site.service"
 
@@ -181,3 +181,13 @@ def test_facts_of_a_host_that_can_tell_nothing_are_empty(bridge):
     client, _ = bridge(b"disks nonsense\nok\n")
     facts = client.facts()
     assert (facts.failed_units, facts.listeners, facts.disks, facts.smart) == ((), (), (), {})
+
+
+def test_the_host_rotates_logs_once_the_installer_wrote_so(tmp_path):
+    assert not host_rotates_logs(tmp_path)
+    (tmp_path / "host-units").mkdir()
+    record = tmp_path / "host-units" / "record"
+    record.write_text("created /etc/logrotate.d/ct-controller\n")
+    assert not host_rotates_logs(tmp_path)
+    record.write_text("created /etc/logrotate.d/ct-controller\nthe host rotates the logs\n")
+    assert host_rotates_logs(tmp_path)

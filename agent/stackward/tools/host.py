@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOCKET = "host.sock"
+# What host-units/install writes into its record, below the directory of settings.
+_RECORD = "host-units/record"
+_ROTATES = "the host rotates the logs"
 # The units' own limits are 5 minutes for a stop and 15 for a start; the bridge gives up after 30.
 ACT_SECONDS = 31 * 60.0
 ASK_SECONDS = 30.0
@@ -179,6 +182,14 @@ class Bridge:
             except OSError as error:
                 raise BridgeError(f"{line}: the bridge hung up: {error.strerror}", hint=_LOOK) from error
         return _answer(line, received)
+
+
+def host_rotates_logs(config_dir: Path) -> bool:
+    """Whether host-units/install gave the log files to the host's own logrotate: then nobody else may rotate them."""
+    try:
+        return _ROTATES in (config_dir / _RECORD).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
 
 
 _LOOK = "on the host, `journalctl -t stackward-host` says why"
