@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError, Listener, UnitState, host_rotates_logs
+from stackward.core.exposure import Listener
+from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError, UnitState, host_rotates_logs
 
 SITE = "docker-compose@site.service"
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from stackward.core.errors import StackwardError
+from stackward.core.exposure import Listener
 from stackward.core.model import display
 
 if TYPE_CHECKING:
@@ -81,16 +82,6 @@ class UnitState:
     enabled: str
     result: str
     changed_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A port of the host on which somebody listens; `programs` may be empty where the kernel does not tell."""
-
-    protocol: str
-    address: str
-    port: int
-    programs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
