@@ -14,7 +14,7 @@ import docker.errors
 from stackward.tools.docker_engine import DockerError, DockerUnavailableError, NotFoundError
 from stackward.tools.docker_exec import ExecResult, HookTimeout, execute
 from stackward.tools.docker_leftovers import Leftovers
-from stackward.tools.docker_values import PROJECT_LABEL, VolumeInfo, container_of, volume_info
+from stackward.tools.docker_values import HELPER_LABEL, PROJECT_LABEL, VolumeInfo, container_of, volume_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,6 @@ __all__ = [
     "VolumeInfo",
 ]
 
-HELPER_LABEL = "stackward.helper"
 _FAREWELL_SECONDS = 30  # what a request may take longer than the container's own stop timeout
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackward.tools.docker_engine import Engine
-from stackward.tools.docker_values import PROJECT_LABEL
+from stackward.tools.docker_values import HELPER_LABEL, PROJECT_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,11 @@ class Leftovers(Engine):
         """Containers that do not run, of Compose or not."""
         with self._translated("list containers"):
             listed = self._api.containers(all=True, filters={"status": list(_STOPPED)})
-        return [_of_compose(entry, str((entry.get("Names") or [entry["Id"][:12]])[0]).lstrip("/")) for entry in listed]
+        return [
+            _of_compose(entry, str((entry.get("Names") or [entry["Id"][:12]])[0]).lstrip("/"))
+            for entry in listed
+            if HELPER_LABEL not in (entry.get("Labels") or {})  # ours, and just about to be started
+        ]
 
     def untagged_images(self) -> list[Leftover]:
         """Images without a tag that no container, running or not, was made from."""
@@ -52,9 +56,9 @@ class Leftovers(Engine):
         return [
             Leftover(
                 str(entry["Id"]),
-                (entry.get("RepoDigests") or [str(entry["Id"])])[0],
-                digests=tuple(entry.get("RepoDigests") or ()),
-                tags=tuple(entry.get("RepoTags") or ()),
+                (_names(entry, "RepoDigests") or (str(entry["Id"]),))[0],
+                digests=_names(entry, "RepoDigests"),
+                tags=_names(entry, "RepoTags"),
             )
             for entry in listed
             if str(entry["Id"]) not in used
@@ -78,20 +82,21 @@ class Leftovers(Engine):
             and not used & {entry["Id"], entry["Name"]}
         ]
 
-    def remove_container(self, container_id: str) -> None:
+    def remove_container(self, container: Leftover) -> None:
         """Only if it does not run; its volumes stay. Raises DockerError."""
         with self._translated("remove a container"):
-            self._api.remove_container(container_id)
+            self._api.remove_container(container.id)
 
-    def remove_image(self, image_id: str) -> None:
-        """Raises DockerError where something uses it after all."""
+    def remove_image(self, image: Leftover) -> None:
+        """With its last name the image itself goes. Raises DockerError where something uses it after all."""
         with self._translated("remove an image"):
-            self._api.remove_image(image_id)
+            for name in image.digests or (image.id,):
+                self._api.remove_image(name)
 
-    def remove_network(self, network_id: str) -> None:
+    def remove_network(self, network: Leftover) -> None:
         """Raises DockerError where something uses it after all."""
         with self._translated("remove a network"):
-            self._api.remove_network(network_id)
+            self._api.remove_network(network.id)
 
     def prune_build_cache(self) -> int:
         """Remove what no build is likely to want again (as `docker builder prune`); returns the bytes it freed."""
@@ -108,6 +113,11 @@ class Leftovers(Engine):
             document: dict[str, Any] = answer.json() if answer.ok else {}
         size = document.get("LayersSize") or (document.get("ImageUsage") or {}).get("TotalSize")
         return int(size) if size else None
+
+
+def _names(entry: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+    """Older engines say `<none>` where there is none."""
+    return tuple(name for name in entry.get(kind) or () if "<none>" not in name)
 
 
 def _of_compose(entry: Mapping[str, Any], name: str) -> Leftover:

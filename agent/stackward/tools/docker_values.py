@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PROJECT_LABEL = "com.docker.compose.project"
+HELPER_LABEL = "stackward.helper"
 
 
 @dataclass(frozen=True, slots=True)
