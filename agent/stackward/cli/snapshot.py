@@ -1,0 +1,148 @@
+"""stackward snapshot: snapshots of the Btrfs volume: make, list, compare, restore from, delete."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from stackward.cli import results
+from stackward.cli.context import Context
+from stackward.cli.render import table
+from stackward.core.errors import ExitCode, SettingsError
+from stackward.core.model import JobResult
+from stackward.core.units import format_age
+from stackward.jobs import snapshot
+from stackward.runner import Resource, RunContext, exit_code
+from stackward.steps import snapshots
+from stackward.tools.signals import interruptible
+from stackward.wiring import Appliance
+
+VOLUME = Resource("volume")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.usage = "stackward snapshot [options] create [LABEL] | list | delete NAME…"
+    parser.description = (
+        "Read-only snapshots of the Btrfs volume, with all subvolumes nested in it. NAME is a snapshot's name, its label,"
+        " or a date: then the newest of that day. One with a label stays until it is deleted; the others go by"
+        " STACKWARD_SNAPSHOT_KEEP."
+    )
+    parser.add_argument("action", metavar="ACTION", choices=_ACTIONS, help=f"{', '.join(_ACTIONS)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="as the action needs them")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done")
+    parser.add_argument("--wait", action="store_true", help="wait for who is at work instead of exit code 75")
+
+
+def run(arguments: Namespace, context: Context) -> int:
+    return _ACTIONS[arguments.action](arguments, context)
+
+
+def _create(arguments: Namespace, context: Context) -> int:
+    label = _at_most_one(arguments)
+    appliance = context.appliance
+    if arguments.dry_run:
+        raise SettingsError("`snapshot create` has no --dry-run")
+
+    def work(run: RunContext) -> JobResult:
+        return snapshot.create(settings=appliance.settings, now=run.now, label=label)
+
+    return _executed("snapshot-create", work, arguments, context)
+
+
+def _list(arguments: Namespace, context: Context) -> int:
+    _at_most_none(arguments)
+    settings, now = context.settings, context.appliance.now()
+    found = snapshots.listed(settings.volume, settings.zone)
+    decisions = {one.item.key: one for one in snapshots.plan(found, settings.snapshot_keep, now)}
+    rows = [
+        {
+            "name": one.name,
+            "when": one.when.isoformat(),
+            "label": one.label,
+            "path": str(one.path),
+            "keep": decisions[one.name].keep,
+            "reasons": list(decisions[one.name].reasons),
+        }
+        for one in reversed(found)
+    ]
+
+    def human(console: Console) -> None:
+        if not rows:
+            console.print(f"there are no snapshots{_why_not(context.appliance)}")
+            return
+        drawn = [
+            (
+                str(row["name"]),
+                format_age(one.when, now),
+                "stays" if row["keep"] else "goes next",
+                "; ".join(decisions[one.name].reasons),
+            )
+            for row, one in zip(rows, reversed(found), strict=True)
+        ]
+        console.print(table("", ("snapshot", "made", "", "why"), drawn))
+
+    context.output.show({"volume": str(settings.volume), "snapshots": rows}, human)
+    return ExitCode.OK
+
+
+def _delete(arguments: Namespace, context: Context) -> int:
+    if not arguments.names:
+        raise SettingsError("`snapshot delete` needs the name of a snapshot", hint="stackward snapshot list")
+    appliance = context.appliance
+
+    def work(run: RunContext) -> JobResult:
+        return snapshot.delete(
+            settings=appliance.settings,
+            docker=appliance.docker_or_none,
+            wanted=arguments.names,
+            progress=run.progress,
+            dry_run=arguments.dry_run,
+        )
+
+    return _executed("snapshot-delete", work, arguments, context)
+
+
+_ACTIONS: dict[str, Callable[[Namespace, Context], int]] = {"create": _create, "list": _list, "delete": _delete}
+
+
+def _executed(job: str, work: Callable[[RunContext], JobResult], arguments: Namespace, context: Context) -> int:
+    appliance = context.appliance
+    with interruptible(), context.output.progress() as progress:
+        for message in appliance.recover():
+            progress.warn(message)
+        result = appliance.runner.execute(
+            job,
+            work,
+            resources=(VOLUME,),
+            wait=arguments.wait,
+            progress=progress,
+            dry_run=arguments.dry_run,
+        )
+    context.output.show(results.document(job, result), lambda console: _draw(console, job, result))
+    return exit_code(result)
+
+
+def _draw(console: Console, job: str, result: JobResult) -> None:
+    results.draw(console, job, result)
+    details: dict[str, Any] = result.details
+    for removed in details.get("removed", ()):
+        console.print(f"  {'would go' if details.get('dry_run') else 'gone'}: {removed}")
+
+
+def _why_not(appliance: Appliance) -> str:
+    why = snapshots.usable(appliance.settings.volume)
+    return f", and none can be made: {why}" if why else ": `stackward snapshot create`"
+
+
+def _at_most_one(arguments: Namespace) -> str:
+    if len(arguments.names) > 1:
+        raise SettingsError(f"`snapshot {arguments.action}` takes one name", hint="stackward snapshot --help")
+    return str(arguments.names[0]) if arguments.names else ""
+
+
+def _at_most_none(arguments: Namespace) -> None:
+    if arguments.names:
+        raise SettingsError(f"`snapshot {arguments.action}` takes no name", hint="stackward snapshot --help")
