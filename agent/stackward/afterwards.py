@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from stackward import chains
+from stackward.core import week
 from stackward.core.errors import SettingsError, StackwardError
 from stackward.core.model import JobResult, Outcome
 from stackward.core.schedule import interval_seconds
@@ -116,9 +117,12 @@ def look(appliance: Appliance) -> view.Look:
 def intervals(appliance: Appliance) -> dict[str, float]:
     """The seconds between two scheduled runs, by job and chain; none where the schedule is off."""
     found: dict[str, float] = {}
-    for chain in chains.WEEK if appliance.settings.schedule else ():
-        seconds = interval_seconds(chain.schedule, appliance.now())
-        for job in (chain.name, *(step.job for step in chains.steps(appliance, chain.wanted))):
+    settings = appliance.settings
+    for planned in week.plan(settings.schedules, on=settings.schedule):
+        if not planned.schedule:
+            continue
+        seconds = interval_seconds(planned.schedule, appliance.now())
+        for job in {planned.name, *(step.job for step in chains.steps_of(appliance, planned.name))}:
             found[job] = min(seconds, found.get(job, seconds))
     return found
 
@@ -158,10 +162,12 @@ def _send_log(appliance: Appliance, result: ChainResult, trigger: str, now: date
 def _within(work: Callable[[], None], seconds: float = _SEND_SECONDS) -> None:
     """Do it in a thread that is left behind where it hangs: a name server that does not answer has no other limit."""
     raised: list[Exception] = []
+    done = threading.Event()
 
     def run() -> None:
         try:
             work()
+            done.set()
         except (StackwardError, OSError) as error:
             raised.append(error)
 
@@ -172,3 +178,5 @@ def _within(work: Callable[[], None], seconds: float = _SEND_SECONDS) -> None:
         raise TimeoutError(f"not done within {seconds:.0f} s")
     if raised:
         raise raised[0]
+    if not done.is_set():
+        raise StackwardError("a bug; the traceback is in the log")

@@ -1,28 +1,27 @@
-"""The chains: which jobs follow each other, on which day, and what is tried again. Data for the runner."""
+"""What can be run by name: jobs, and the chains in which they follow each other. Data for the runner."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stackward.chores import CHORES
+from stackward.core import week
 from stackward.core.errors import StackwardError
 from stackward.core.model import JobResult, Outcome
-from stackward.core.retries import Failure, next_retry
-from stackward.core.schedule import latest_due
 from stackward.jobs import backup_config, backup_data, prune, verify
-from stackward.runner import READS_BACKUPS, WRITES_BACKUPS, RunContext, Step
+from stackward.runner import READS_BACKUPS, WRITES_BACKUPS, ChainResult, RunContext, Step
 from stackward.steps import kept
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-    from zoneinfo import ZoneInfo
-
-    from stackward.store import RunRow, Store
+    from stackward.core.progress import Progress
     from stackward.wiring import Appliance
 
+# What a run was begun by, beside "cli". A retry is a chain, too: what of it is due is known only when it begins.
 SCHEDULED = "schedule"
 RETRY = "retry"
+CHANGE = "change"
+BACKUPS = "backups"  # the lane of those that would wait for each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,50 +39,58 @@ class Wanted:
     full_scan: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """A chain of the week; `schedule` is a cron expression in local time."""
+CHAINS = {
+    "nightly": Wanted(verify="new", prune=True),
+    "weekly": Wanted(verify="everything", prune=True, full_scan=True),
+}
+# Their parts, by themselves.
+_PARTS = {
+    "backup-config": Wanted(data=False),
+    "backup-data": Wanted(config=False),
+    "verify": Wanted(config=False, data=False, verify="new"),
+    "prune": Wanted(config=False, data=False, prune=True),
+}
 
-    name: str
-    schedule: str
-    summary: str
-    wanted: Wanted
-
-
-WEEK = (
-    Chain(
-        "nightly",
-        "0 2 * * *",
-        "backup-config, backup-data, verify what is new, prune",
-        Wanted(verify="new", prune=True),
-    ),
-    Chain(
-        "weekly",
-        "0 3 * * 0",
-        "the same with a full scan, and verify everything kept",
-        Wanted(verify="everything", prune=True, full_scan=True),
-    ),
-)
+# What the daemon runs within itself.
+FREQUENT = frozenset(row.name for row in week.WEEK if row.frequent)
 
 
-def named(name: str) -> Chain:
-    """Raises KeyError."""
-    return {chain.name: chain for chain in WEEK}[name]
+def names() -> list[str]:
+    """Everything that can be run by its name, `retry` left out."""
+    return [*CHAINS, *_PARTS, *CHORES]
 
 
-def due(store: Store, since: datetime, now: datetime, zone: ZoneInfo) -> list[tuple[datetime, Chain]]:
-    """The chains whose time came after they last began (or after `since`, for one that never did), earliest first.
+def lane_of(name: str) -> str:
+    """Jobs and chains of one lane are run one after the other by the daemon, those of different ones side by side."""
+    return BACKUPS if name in CHAINS or name in _PARTS or name == RETRY else name
 
-    However often a chain was missed, it is due once. Runs that seem to be of the future (the clock was wrong then)
-    count for nothing.
+
+def steps_of(appliance: Appliance, name: str) -> list[Step]:
+    """The steps of a chain, or the one step of a job. Raises KeyError."""
+    if name in CHORES:
+        return [CHORES[name](appliance)]
+    return steps(appliance, CHAINS[name] if name in CHAINS else _PARTS[name])
+
+
+def run(appliance: Appliance, name: str, *, wait: bool, trigger: str, progress: Progress) -> ChainResult:
+    """Run a chain or job, now. That a chain ran is recorded under its own name, too: the schedule goes by that.
+
+    Raises as `Runner.chain`.
     """
-    found = []
-    for chain in WEEK:
-        last = next((row for row in store.runs(chain.name) if row.started_at <= now), None)
-        at = latest_due(chain.schedule, max(last.started_at, since) if last else since, now, zone)
-        if at is not None:
-            found.append((at, chain))
-    return sorted(found, key=lambda one: one[0])
+    if name not in CHAINS:
+        return appliance.runner.chain(steps_of(appliance, name), wait=wait, progress=progress, trigger=trigger)
+    ended: list[ChainResult] = []
+
+    def work(_context: RunContext) -> JobResult:
+        if not any(stack.opted_in for stack in appliance.discovery.stacks):
+            return JobResult(Outcome.SKIPPED, ("no stack is opted in: run `stackward init`",))
+        result = appliance.runner.chain(steps_of(appliance, name), wait=wait, progress=progress, trigger=trigger)
+        ended.append(result)
+        reasons = tuple(f"{job}: {step.outcome}" for job, step in result.steps if step.outcome is not Outcome.OK)
+        return JobResult(result.outcome, reasons, exit_code=result.exit_code)
+
+    whole = appliance.runner.execute(name, work, wait=wait, progress=progress, trigger=trigger)
+    return ended[0] if ended else ChainResult(((name, whole),))
 
 
 def steps(appliance: Appliance, wanted: Wanted, *, dry_run: bool = False) -> list[Step]:
@@ -154,53 +161,3 @@ def _tidy(appliance: Appliance, context: RunContext) -> None:
             appliance.docker_or_none.remove_helpers()
     except (StackwardError, OSError) as error:
         context.progress.warn(f"tidying up failed: {error}")
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """What failed when it was scheduled and is to be tried again: the configuration, all data, or some stacks' data."""
-
-    config: bool = False
-    all_data: bool = False
-    stacks: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return self.config or self.all_data or bool(self.stacks)
-
-    @property
-    def wanted(self) -> Wanted:
-        return Wanted(
-            config=self.config,
-            data=self.all_data or bool(self.stacks),
-            stacks=() if self.all_data else self.stacks,
-            verify="new" if self else "",
-        )
-
-
-def due_retries(store: Store, now: datetime) -> Due:
-    """What is to be tried again by now."""
-
-    def is_due(failures: Sequence[RunRow]) -> bool:
-        at = next_retry([Failure(row.trigger, row.ended_at) for row in failures if row.ended_at is not None])
-        return at is not None and at <= now
-
-    stacks = [
-        stack
-        for stack, row in store.last_stacks("backup-data").items()
-        if stack and row.outcome is Outcome.FAILED and is_due(store.failures_since_success("backup-data", stack))
-    ]
-    return Due(
-        config=is_due(_failed_as_a_whole(store, "backup-config")),
-        all_data=is_due(_failed_as_a_whole(store, "backup-data")),
-        stacks=tuple(sorted(stacks)),
-    )
-
-
-def _failed_as_a_whole(store: Store, job: str) -> list[RunRow]:
-    """The newest runs of `job`, up to the first that did something for any stack or did not fail."""
-    failed = []
-    for row in store.runs(job, limit=10):
-        if row.outcome is not Outcome.FAILED or any(part.stack for part in store.stacks_of(row.id)):
-            break
-        failed.append(row)
-    return failed

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,15 +18,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from stackward.core.checks import Check, parse_checks
 from stackward.core.errors import SettingsError
 from stackward.core.model import Keep, display
+from stackward.core.schedule import parse_schedule
 from stackward.core.units import parse_size
 from stackward.core.values import (
     parse_boolean,
+    parse_delay,
     parse_docker_host,
     parse_gelf_url,
     parse_host,
     parse_http_url,
-    parse_keep,
-    parse_list,
     parse_listen,
     parse_path,
     parse_recipients,
@@ -34,6 +35,7 @@ from stackward.core.values import (
     parse_urls,
     suggest,
 )
+from stackward.core.week import WEEK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,8 +63,6 @@ class Settings:
     age_recipients: tuple[str, ...] = ()
     config_size_limit: int = 256 << 20  # a directory nobody names that is larger is left out of the config tarball
     minimum_free_bytes: int = 1 << 30  # below it a backup is refused before it begins
-    snapshot_keep: Keep = Keep(daily=7, weekly=4)  # noqa: RUF009 - frozen
-    snapshot_skip: tuple[str, ...] = ()
     truenas_host: str = ""
     truenas_user: str = "docker-backup"
     listen: tuple[str, int] | None = ("127.0.0.1", 9466)  # None: nothing is served
@@ -71,7 +71,10 @@ class Settings:
     pushgateway_url: str = ""
     gelf_url: str = ""
     checks: tuple[Check, ...] | None = None  # None: whatever of the kind is found
-    schedule: bool = True  # the daemon runs the 02:00 and Sunday chains
+    schedule: bool = True  # the daemon runs what is due
+    schedules: Mapping[str, str] = field(default_factory=dict)  # name in core.week -> cron expression, "on" or "off"
+    jitter: timedelta = timedelta(0)  # every scheduled run begins up to so much later, always as much later
+    backup_on_change: timedelta = timedelta(0)  # how long compose files must be left alone after a change; 0: off
     crash_point: str = ""  # tests only: kill the process at this named point (docs/ARCHITECTURE.md)
 
 
@@ -86,7 +89,7 @@ class Variable(NamedTuple):
     """One thing that can be set.
 
     `default` is how docs show it, `secret` keeps its value out of messages, `planned` is read and checked, but nothing
-    in this version uses it yet.
+    in this version uses it yet. Where several variables make one field, `key` is this one's place in it.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Variable(NamedTuple):
     description: str
     secret: bool = False
     planned: bool = False
+    key: str = ""
 
 
 VARIABLES = (
@@ -149,20 +153,17 @@ VARIABLES = (
         "a backup is refused before it begins when `BACKUP_ROOT` has less free space",
     ),
     Variable(
-        "STACKWARD_SNAPSHOT_KEEP",
-        "snapshot_keep",
-        parse_keep,
-        "daily=7,weekly=4",
-        "which snapshots of the volume are kept; those with a label stay until they are deleted",
+        "STACKWARD_SCHEDULE", "schedule", parse_boolean, "true", "whether anything happens by itself: the week below"
     ),
+    *(Variable(row.variable, "schedules", parse_schedule, row.default, row.description, key=row.name) for row in WEEK),
     Variable(
-        "STACKWARD_SNAPSHOT_SKIP",
-        "snapshot_skip",
-        parse_list,
-        "none",
-        "nested subvolumes that snapshots and `.nightly` leave out: gitignore patterns of paths on the volume",
+        "STACKWARD_JITTER",
+        "jitter",
+        parse_delay,
+        "off",
+        "each job begins later by up to this much (`10m`), always as much on one host, so that many hosts that share a"
+        " disk do not begin together",
     ),
-    Variable("STACKWARD_SCHEDULE", "schedule", parse_boolean, "true", "whether the daemon runs jobs at their times"),
     Variable(
         "STACKWARD_LISTEN",
         "listen",
@@ -269,7 +270,11 @@ def load(environment: Mapping[str, str], file: Path | None) -> Settings:
     for name, text in stated.items():
         variable = _BY_NAME[name]
         try:
-            fields[variable.field] = variable.parse(text)
+            value = variable.parse(text)
+            if variable.key:
+                fields.setdefault(variable.field, {})[variable.key] = value
+            else:
+                fields[variable.field] = value
         except ValueError as error:
             errors.append(f"{name} {error}" + ("" if variable.secret else f", not '{display(text)}'"))
     settings = Settings(**fields)

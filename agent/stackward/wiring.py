@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stackward.config import Settings
     from stackward.observe.facts import Facts
     from stackward.stacks import Discovery
+    from stackward.stacks.memory import Memory
 
 
 @dataclass
@@ -35,11 +36,12 @@ class Appliance:
     settings: Settings
     locks: Locks
     store: Store
+    memory: Memory | None = None
 
     @cached_property
     def docker(self) -> Docker:
         """The client; it connects when it is used."""
-        return Docker(self.settings.docker_host)
+        return self.memory.docker if self.memory is not None else Docker(self.settings.docker_host)
 
     @cached_property
     def docker_or_none(self) -> Docker | None:
@@ -57,6 +59,8 @@ class Appliance:
 
     def discover(self) -> Discovery:
         """The stacks and their containers as they are now."""
+        if self.memory is not None:
+            return self.memory.discover(self.store, self.now())
         return stacks.discover(self.settings, self.docker_or_none, self.store)
 
     @cached_property
@@ -94,6 +98,10 @@ class Appliance:
     def now(self) -> datetime:
         """Now, in the zone of schedules and of the stamps in names."""
         return utc_now().astimezone(self.settings.zone)
+
+    def beside(self, memory: Memory) -> Appliance:
+        """Another one on the same history, for a thread that asks often."""
+        return Appliance(self.settings, self.locks, self.store, memory)
 
     def close(self) -> None:
         self.store.close()

@@ -218,7 +218,7 @@ def test_a_chain_run_by_hand_is_recorded_under_its_name(capsys, stack):
     code, result, _ = called(capsys, "run", "nightly")
     assert code == 0
     assert [step["job"] for step in result["steps"]] == ["backup-config", "backup-data", "verify", "prune"]
-    jobs = {job["chain"]: job for job in called(capsys, "jobs")[1]}
+    jobs = {job["job"]: job for job in called(capsys, "jobs")[1]["jobs"]}
     assert jobs["nightly"]["last_outcome"] == "ok"
     assert (jobs["weekly"]["last_outcome"], jobs["weekly"]["schedule"]) == (None, "0 3 * * 0")
 
@@ -228,9 +228,61 @@ def test_a_retry_with_nothing_to_retry_does_nothing(capsys, stack):
     assert (code, result["steps"]) == (0, [])
 
 
-def test_the_switched_off_schedule_has_no_next_run(capsys, host, monkeypatch):
+def test_a_job_run_by_hand_is_recorded_under_its_name_alone(capsys, stack):
+    code, result, _ = called(capsys, "run", "backup-config")
+    assert (code, [step["job"] for step in result["steps"]]) == (0, ["backup-config"])
+    assert [row["job"] for row in called(capsys, "runs")[1]] == ["backup-config"]
+
+
+def test_the_switched_off_schedule_has_no_next_run_and_says_why(capsys, host, monkeypatch):
     monkeypatch.setenv("STACKWARD_SCHEDULE", "false")
-    assert all(job["next"] is None for job in called(capsys, "jobs")[1])
+    jobs = called(capsys, "jobs")[1]["jobs"]
+    assert {(job["next"], job["off"]) for job in jobs} == {(None, "STACKWARD_SCHEDULE is false")}
+
+
+def test_jobs_says_what_settings_made_of_the_week(capsys, host, monkeypatch):
+    monkeypatch.setenv("STACKWARD_SCHEDULE_WEEKLY", "off")
+    monkeypatch.setenv("STACKWARD_SCHEDULE_NIGHTLY", "15  4 * * *")
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    jobs = {job["job"]: job for job in called(capsys, "jobs")[1]["jobs"]}
+    assert (jobs["weekly"]["next"], jobs["weekly"]["off"]) == (None, "STACKWARD_SCHEDULE_WEEKLY is off")
+    assert jobs["nightly"]["schedule"] == "15 4 * * *"
+    assert "T04:15:00+0" in jobs["nightly"]["next"]
+    assert "off: STACKWARD_SCHEDULE_WEEKLY is off" in called(capsys, "jobs", "--human")[1]
+
+
+def test_jitter_moves_each_job_by_the_same_time_whenever_it_is_asked(capsys, host, monkeypatch):
+    monkeypatch.setenv("STACKWARD_JITTER", "1h")
+    once, again = (called(capsys, "jobs")[1]["jobs"] for _ in range(2))
+    assert [job["next"] for job in once] == [job["next"] for job in again]
+    assert [job["next"] for job in once if job["job"] == "nightly" and "T02:00:00" in job["next"]] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("STACKWARD_SCHEDULE_NIGHTLY", "0 25 * * *", "Bad hour"),
+        ("STACKWARD_SCHEDULE_HEALTH", "0 0 30 2 *", "Bad day-of-month"),
+        ("STACKWARD_SCHEDULE_WEEKLY", "sometimes", "five fields"),
+        ("STACKWARD_SCHEDULE_WEEKLI", "off", "did you mean STACKWARD_SCHEDULE_WEEKLY?"),
+        ("TZ", "Europe/Atlantis", "must be the name of a time zone"),
+        ("STACKWARD_JITTER", "much", "must be a duration"),
+    ],
+)
+def test_a_time_that_cannot_be_is_an_error_with_the_variables_name(capsys, host, monkeypatch, name, value, said):
+    monkeypatch.setenv(name, value)
+    code, _, err = called(capsys, "jobs")
+    assert code == 2
+    assert name in err
+    assert said in err
+
+
+def test_a_pause_is_said_and_ends_when_told(capsys, host):
+    assert called(capsys, "jobs")[1]["paused_until"] is None
+    assert called(capsys, "jobs", "--pause", "2h")[1]["paused_until"] is not None
+    assert "nothing begins by itself until" in called(capsys, "jobs", "--human")[1]
+    assert called(capsys, "jobs", "--resume")[1]["paused_until"] is None
+    assert called(capsys, "jobs", "--pause", "for ever")[0] == 2
 
 
 @pytest.mark.parametrize("verb", ["status", "runs", "jobs", "backup"])

@@ -40,7 +40,7 @@ with Store.open(state / "stackward.sqlite", now=clock(), locks=locks) as store, 
 
 @pytest.fixture
 def environment(tmp_path):
-    for name in ("docker", "backup", "state", "volume", "etc", "run"):
+    for name in ("docker", "backup", "state", "volume", "etc", "run", "log"):
         (tmp_path / name).mkdir()
     return {
         "PATH": os.environ["PATH"],
@@ -51,6 +51,9 @@ def environment(tmp_path):
         "STACKWARD_STATE_DIR": str(tmp_path / "state"),
         "STACKWARD_CONFIG_DIR": str(tmp_path / "etc"),
         "STACKWARD_RUN_DIR": str(tmp_path / "run"),
+        "STACKWARD_LOG_DIR": str(tmp_path / "log"),
+        "STACKWARD_SCHEDULE_HEALTH": "off",
+        "STACKWARD_SCHEDULE_OBSERVABILITY": "off",
         "DOCKER_HOST": f"unix://{tmp_path}/no-docker.sock",
         "TZ": "UTC",
     }

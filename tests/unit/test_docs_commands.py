@@ -12,6 +12,7 @@ import pytest
 from stackward import chains
 from stackward.cli.main import VERBS
 from stackward.core.errors import ExitCode
+from stackward.core.week import WEEK
 
 _PAGE = (Path(__file__).parents[2] / "docs/commands.md").read_text()
 _FOR_ALL = {"--human", "--json", "--help"}
@@ -39,9 +40,14 @@ def test_no_other_option_is_there():
     assert set(re.findall(r"(--[a-z][a-z-]*)", _PAGE)) <= known
 
 
-def test_the_chains_are_there_as_they_are():
-    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", _PAGE.partition("## By the clock")[2], re.MULTILINE))
-    assert rows == {chain.name: chain.summary for chain in chains.WEEK}
+def test_the_week_is_there_as_it_is():
+    rows = re.findall(r"^\| `([\w-]+)` \| `(.*)`(.*) \| (.*) \|$", _PAGE.partition("## By the clock")[2], re.MULTILINE)
+    assert rows == [(row.name, row.schedule, ", if switched on" if row.off else "", row.summary) for row in WEEK]
+
+
+def test_what_can_be_run_by_name_is_there():
+    page = _PAGE.partition("## By the clock")[2]
+    assert {name for name in [*chains.names(), chains.RETRY] if f"`{name}`" not in page and f" {name}`" not in page} == set()
 
 
 def test_the_exit_codes_are_there_as_they_are():

@@ -1,67 +1,102 @@
-"""stackward jobs: what runs when, and when it last did."""
+"""stackward jobs: what runs when, and when it last did; and a pause, for whoever wants the host left alone for a while."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from stackward import chains
+from rich.text import Text
+
+from stackward import timetable
 from stackward.cli.render import outcome_text, table
-from stackward.core.schedule import next_run
-from stackward.core.units import format_age
+from stackward.core.errors import SettingsError
+from stackward.core.units import format_age, parse_duration
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
     from datetime import datetime
 
-    from rich.text import Text
+    from rich.console import Console
 
-    from stackward.chains import Chain
     from stackward.cli.context import Context
+    from stackward.core.week import Planned
     from stackward.store import RunRow
     from stackward.wiring import Appliance
 
 
-def add_arguments(_parser: ArgumentParser) -> None:
-    """Nothing can be chosen."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    planned: Planned
+    upcoming: datetime | None
+    last: RunRow | None
 
 
-def run(_arguments: Namespace, context: Context) -> int:
+def add_arguments(parser: ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--pause", metavar="DURATION", help="begin nothing by itself for so long (2h, 1d)")
+    what.add_argument("--resume", action="store_true", help="end the pause; what was missed is made up for once")
+
+
+def run(arguments: Namespace, context: Context) -> int:
     appliance = context.appliance
     now = appliance.now()
+    if arguments.pause:
+        appliance.store.pause(now + _duration(arguments.pause))
+    if arguments.resume:
+        appliance.store.resume()
     appliance.runner.close_interrupted()
-    found = [(chain, _next(appliance, chain, now), appliance.store.last_run(chain.name)) for chain in chains.WEEK]
-    context.output.show(
-        [_document(chain, upcoming, last) for chain, upcoming, last in found],
-        lambda console: console.print(
-            table(
-                "",
-                ("chain", "does", "next", "last", "outcome"),
-                [_row(chain, upcoming, last, now) for chain, upcoming, last in found],
-            )
-        ),
-    )
+    paused_until = appliance.store.paused_until(now)
+    lines = _lines(appliance, now)
+
+    def human(console: Console) -> None:
+        if paused_until is not None:
+            console.print(f"nothing begins by itself until {paused_until.astimezone(now.tzinfo):%a %Y-%m-%d %H:%M}\n")
+        columns = ("job", "does", "when", "next", "last", "outcome")
+        console.print(table("", columns, [_row(line, now) for line in lines]))
+
+    document = {
+        "paused_until": paused_until.astimezone(now.tzinfo).isoformat() if paused_until else None,
+        "jobs": [_document(line) for line in lines],
+    }
+    context.output.show(document, human)
     return 0
 
 
-def _next(appliance: Appliance, chain: Chain, now: datetime) -> datetime | None:
-    """None where the schedule is switched off."""
-    return next_run(chain.schedule, now, appliance.settings.zone) if appliance.settings.schedule else None
+def _duration(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError) as error:
+        raise SettingsError(f"--pause {error}", hint="`stackward jobs --pause 2h`") from error
 
 
-def _row(chain: Chain, upcoming: datetime | None, last: RunRow | None, now: datetime) -> Sequence[str | Text]:
-    when = f"{upcoming:%a %Y-%m-%d %H:%M}" if upcoming else "switched off"
-    if last is None:
-        return (chain.name, chain.summary, when, "never", "")
-    return (chain.name, chain.summary, when, format_age(last.started_at, now), outcome_text(last.outcome))
+def _lines(appliance: Appliance, now: datetime) -> list[_Line]:
+    agenda = timetable.agenda(appliance)
+    return [
+        _Line(planned, agenda.next(planned, now), appliance.store.last_run(planned.name))
+        for planned in timetable.planned(appliance.settings)
+    ]
 
 
-def _document(chain: Chain, upcoming: datetime | None, last: RunRow | None) -> dict[str, Any]:
+def _row(line: _Line, now: datetime) -> Sequence[str | Text]:
+    when = Text(line.planned.schedule) if line.upcoming else Text(f"off: {line.planned.off}", "dim")
+    upcoming = f"{line.upcoming:%a %Y-%m-%d %H:%M}" if line.upcoming else ""
+    start = (line.planned.name, line.planned.row.summary, when, upcoming)
+    if line.last is None:
+        return (*start, "never", "")
+    return (*start, format_age(line.last.started_at, now), outcome_text(line.last.outcome))
+
+
+def _document(line: _Line) -> dict[str, Any]:
+    last = line.last
     return {
-        "chain": chain.name,
-        "schedule": chain.schedule,
-        "summary": chain.summary,
-        "next": upcoming.isoformat() if upcoming else None,
+        "job": line.planned.name,
+        "summary": line.planned.row.summary,
+        "schedule": line.planned.schedule or None,
+        "off": line.planned.off or None,
+        "next": line.upcoming.isoformat() if line.upcoming else None,
         "last_started_at": last.started_at.isoformat() if last else None,
         "last_outcome": last.outcome.value if last and last.outcome else None,
+        "last_reasons": list(last.reasons) if last else [],
     }

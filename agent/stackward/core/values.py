@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackward.core.model import Keep
+from stackward.core.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
+_YEAR_SECONDS = 366 * 86400
 _GRID = ("hourly", "daily", "weekly", "monthly", "yearly")
 _KEEP_RIGHT = "must be a number of days such as 7d, or a grid such as daily=7,weekly=4,monthly=6,yearly=1"
 
@@ -29,6 +32,19 @@ def parse_boolean(text: str) -> bool:
     if word in _FALSE:
         return False
     raise ValueError("must be true or false")
+
+
+def parse_delay(text: str) -> timedelta:
+    """A duration, or `off`, which is none. A year at the most."""
+    if text.strip().lower() in _FALSE:
+        return timedelta(0)
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or off") from error
+    if seconds > _YEAR_SECONDS:
+        raise ValueError("must be less than a year")
+    return timedelta(seconds=seconds)
 
 
 def parse_list(text: str) -> tuple[str, ...]:

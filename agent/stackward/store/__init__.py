@@ -15,6 +15,7 @@ from stackward.store.database import blob, name_of, stamp
 from stackward.store.rows import Hold, RunRow, Verified
 from stackward.store.runs import INTERRUPTED, RUN_ID, RunLog, new_run_id
 from stackward.store.series import Series
+from stackward.store.wishes import Wishes
 from stackward.tools.locks import Locks
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
 FILE = "stackward.sqlite"
 
 
-class Store(RunLog, Series, Alerts):
+class Store(RunLog, Series, Alerts, Wishes):
     """The history of runs, and what is known of stacks and backups between runs."""
 
     def remember_opted_in(self, stack: str, at: datetime) -> None:

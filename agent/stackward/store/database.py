@@ -81,7 +81,9 @@ UPDATE latest SET success_at = (
 class Database:
     """One connection, usable from any thread, one statement at a time."""
 
-    def __init__(self, connection: sqlite3.Connection, warning: str = "") -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, warning: str = "") -> None:
+        self._path = path
+        self._file = _identity(path)
         self._connection = connection
         self._lock = threading.RLock()
         self.warning = warning
@@ -97,21 +99,25 @@ class Database:
             StackwardError: it cannot be opened or made at all.
         """
         try:
-            return cls(_connect(path))
+            return cls(path, _connect(path))
         except sqlite3.OperationalError as error:
             raise _error(path, error) from error
         except sqlite3.DatabaseError:
             pass
         with locks.hold("store-repair", wait=True, what="mending the run history"):
             try:
-                return cls(_connect(path))  # somebody else was faster
+                return cls(path, _connect(path))  # somebody else was faster
             except sqlite3.DatabaseError as error:
                 aside = f"{path}.damaged-{now:%Y%m%d_%H%M%S}"
                 for suffix in ("", "-wal", "-shm"):
                     if os.path.exists(f"{path}{suffix}"):
                         os.rename(f"{path}{suffix}", f"{aside}{suffix}")
                 warning = f"the run history was damaged ({error}); it begins anew, the old one is {display(aside)}"
-                return cls(_connect(path), warning)
+                return cls(path, _connect(path), warning)
+
+    def is_replaced(self) -> bool:
+        """Another file is in its place, or none: somebody found this one damaged. What is written now is lost."""
+        return _identity(self._path) != self._file
 
     def close(self) -> None:
         with self._lock:
@@ -144,6 +150,14 @@ class Database:
                 return self._connection.execute(statement, parameters).fetchall()
             except sqlite3.Error as error:
                 raise StackwardError(f"the run history cannot be read: {error}") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def blob(name: str) -> bytes:

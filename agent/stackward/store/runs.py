@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from stackward.core.model import JobResult, Outcome, StackResult
@@ -15,7 +15,7 @@ from stackward.store.series import note_end
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 INTERRUPTED = "interrupted"
 
@@ -109,6 +109,16 @@ class RunLog(Database):
         rows = self.runs(job, stack, 1)
         return rows[0] if rows else None
 
+    def last_begun(self, job: str, now: datetime) -> datetime | None:
+        """When the newest run began, however it ended; what seems to be of the future (a wrong clock) does not count."""
+        rows = self._rows("SELECT max(started_at) AS at FROM run WHERE job = ? AND started_at <= ?", (job, stamp(now)))
+        return datetime.fromisoformat(rows[0]["at"]) if rows[0]["at"] else None
+
+    def durations(self, job: str, limit: int = 10) -> list[timedelta]:
+        """How long the newest runs that ended well took."""
+        rows = self._whole(f"job = ? AND outcome IN {_GOOD}", job, limit=limit)
+        return [row.ended_at - row.started_at for row in rows if row.ended_at is not None]
+
     def last_success(self, job: str, stack: str | None = None) -> RunRow | None:
         """The newest run that ended ok or with a warning."""
         if stack is None:
@@ -138,10 +148,11 @@ class RunLog(Database):
             self.end_run(row.id, at, JobResult(Outcome.FAILED, (INTERRUPTED,)))
         return dead
 
-    def forget_runs_before(self, at: datetime) -> None:
-        """Drop old history, but never a job's newest run, nor the newest good one of a stack."""
+    def forget_runs_before(self, at: datetime, jobs: Sequence[str] = ()) -> None:
+        """Drop old history, of all or only these jobs; but never a job's newest run, nor the newest good one of a stack."""
+        chosen = f" AND job IN ({', '.join('?' * len(jobs))})" if jobs else ""
         with self._writing() as connection:
-            connection.execute(_FORGET, (stamp(at),))
+            connection.execute(_FORGET + chosen, (stamp(at), *jobs))
 
     def _whole(self, where: str, *values: object, limit: int = -1) -> list[RunRow]:
         statement = f"SELECT * FROM run WHERE {where} {_NEWEST}"  # noqa: S608 - `where` is a constant of the caller

@@ -1,0 +1,1 @@
+"""The scheduler: the supervised program that lets runs happen when they are due."""
