@@ -398,6 +398,39 @@ def test_content_that_changed_behind_an_unchanged_time_and_size_is_copied(
     assert check_sums(btrfs_root / "data-2026-11-22").returncode == 0
 
 
+def test_a_day_begins_where_most_of_its_data_is(tmp_path: Path, btrfs_root: Path, volume: Path) -> None:
+    host = Host(tmp_path, btrfs_root, volume)
+    for name, size in (("large", 1 << 20), ("small", 10)):
+        host.stack(name, volume / "stacks" / name)
+        (volume / "stacks" / name / "file").write_bytes(os.urandom(size))
+    host.back_up()
+    (volume / "stacks/small/file").write_bytes(b"second")
+    host.back_up(NIGHT + timedelta(days=1), "small")
+    (volume / "stacks/small/file").write_bytes(b"third!")
+    result = host.back_up(NIGHT + timedelta(days=2))
+    assert result.details["scans"] == {
+        "large": "",
+        "small": "the day did not begin as a snapshot of its last backup",
+    }
+    backup = btrfs_root / "data-2026-11-23"
+    assert (backup / "small/file").read_bytes() == b"third!"
+    assert check_sums(backup).returncode == 0
+
+
+def test_no_snapshot_is_kept_for_a_stack_that_is_no_longer_backed_up(
+    tmp_path: Path, btrfs_root: Path, volume: Path
+) -> None:
+    host = Host(tmp_path, btrfs_root, volume)
+    for name in ("a", "b"):
+        host.stack(name, volume / "stacks" / name)
+        (volume / "stacks" / name / "file").write_text(name)
+    host.back_up()
+    assert len(list((volume / ".stackward/backup").iterdir())) == 2
+    del host.stacks["b"]
+    host.back_up(NIGHT + timedelta(days=1))
+    assert len(list((volume / ".stackward/backup").iterdir())) == 1
+
+
 @pytest.mark.parametrize("doubt", ["snapshot gone", "snapshot written to", "excludes changed", "asked for"])
 def test_in_doubt_everything_is_looked_at(tmp_path: Path, btrfs_root: Path, volume: Path, doubt: str) -> None:
     host = Host(tmp_path, btrfs_root, volume)

@@ -108,12 +108,25 @@ def make_plan(settings: Settings, store: Store, stacks: Sequence[Stack], only: S
         name=name,
         make=make,
         skip=skip,
-        day_base=next((artifact.path for artifact in usable if filesystem.is_subvolume(artifact.path)), None),
+        day_base=_origin(name, usable, [bases[stack.name] for stack in make if stack.name in bases]),
         bases=bases,
-        newest={stack_name: base.entry for stack_name, base in bases.items()},
+        newest={stack.name: bases[stack.name].entry for stack in stacks if stack.opted_in and stack.name in bases},
         today=today,
         carried=tuple(sorted(set(today.stacks if today else ()) - {stack.name for stack in make})),
     )
+
+
+def _origin(name: str, usable: Sequence[catalog.Artifact], bases: Sequence[Base]) -> Path | None:
+    """What the day begins as a snapshot of: today's backup, which it may have to carry over, or where most of its data is."""
+    subvolumes = [artifact for artifact in usable if filesystem.is_subvolume(artifact.path)]
+    today = next((artifact.path for artifact in subvolumes if artifact.name.name == name), None)
+    if today is not None:
+        return today
+    held = {
+        artifact.path: sum(tree.bytes for base in bases if base.path == artifact.path for tree in base.entry.trees)
+        for artifact in subvolumes
+    }
+    return max(held, key=lambda path: held[path], default=None)  # the newest where it makes no difference
 
 
 def _chosen(stacks: Sequence[Stack], only: Sequence[str]) -> tuple[tuple[Stack, ...], tuple[StackResult, ...]]:

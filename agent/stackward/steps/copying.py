@@ -69,6 +69,8 @@ def second_pass(
 
 def section(day: Day, relative: str, base: Path | None) -> tuple[manifest.Section, int, int]:
     """The manifest lines of a part, from a full walk. Returns them, how many they are, and how many are new."""
+    if day.subvolume and day.origin != base:
+        base = None  # inode numbers mean the same in both only where one began as a snapshot of the other
     shared = base / relative if base is not None else None
     found = sorted(walk(day.place(relative), shared, os.fsencode(relative)), key=lambda file: file.path)
     digests = _known(found, _lines_of(base, relative))
