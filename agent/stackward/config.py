@@ -27,6 +27,8 @@ from stackward.core.values import (
     parse_gelf_url,
     parse_host,
     parse_http_url,
+    parse_keep,
+    parse_list,
     parse_listen,
     parse_path,
     parse_recipients,
@@ -63,6 +65,8 @@ class Settings:
     age_recipients: tuple[str, ...] = ()
     config_size_limit: int = 256 << 20  # a directory nobody names that is larger is left out of the config tarball
     minimum_free_bytes: int = 1 << 30  # below it a backup is refused before it begins
+    snapshot_keep: Keep = Keep(daily=7, weekly=4)  # noqa: RUF009 - frozen
+    snapshot_skip: tuple[str, ...] = ()
     truenas_host: str = ""
     truenas_user: str = "docker-backup"
     listen: tuple[str, int] | None = ("127.0.0.1", 9466)  # None: nothing is served
@@ -151,6 +155,20 @@ VARIABLES = (
         parse_size,
         "1GiB",
         "a backup is refused before it begins when `BACKUP_ROOT` has less free space",
+    ),
+    Variable(
+        "STACKWARD_SNAPSHOT_KEEP",
+        "snapshot_keep",
+        parse_keep,
+        "daily=7,weekly=4",
+        "which snapshots of the volume are kept; those with a label stay until they are deleted",
+    ),
+    Variable(
+        "STACKWARD_SNAPSHOT_SKIP",
+        "snapshot_skip",
+        parse_list,
+        "none",
+        "nested subvolumes that snapshots and `.nightly` leave out: gitignore patterns of paths on the volume",
     ),
     Variable(
         "STACKWARD_SCHEDULE", "schedule", parse_boolean, "true", "whether anything happens by itself: the week below"

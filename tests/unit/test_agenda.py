@@ -137,7 +137,11 @@ def test_a_delay_moves_each_run_by_as_much_also_over_changes_of_the_clock():
     host.live(datetime(2027, 1, 1, tzinfo=BERLIN), step=timedelta(minutes=5))
     assert [at.date() for at in host.local("nightly")] == days_of(2026)
     instants = Counter(at.strftime("%H:%M") for at in host.local("nightly"))
-    assert instants == {"03:25": 363, "03:55": 1, "02:25": 1}  # 03:00 + 55 min after the gap; 02:30 summer time + 55 min
+    assert instants == {
+        "03:25": 363,
+        "03:55": 1,
+        "02:25": 1,
+    }  # 03:00 + 55 min after the gap; 02:30 summer time + 55 min
 
 
 def test_a_delay_near_the_pause_between_two_runs_loses_none():

@@ -4,8 +4,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from stackward import chains, retrying
-from stackward.core.week import WEEK
 from stackward.core.model import JobResult, Outcome, StackResult
+from stackward.core.week import WEEK
 from stackward.store import Store
 from stackward.tools.locks import Locks
 

@@ -47,7 +47,9 @@ def test_the_week_is_there_as_it_is():
 
 def test_what_can_be_run_by_name_is_there():
     page = _PAGE.partition("## By the clock")[2]
-    assert {name for name in [*chains.names(), chains.RETRY] if f"`{name}`" not in page and f" {name}`" not in page} == set()
+    assert {
+        name for name in [*chains.names(), chains.RETRY] if f"`{name}`" not in page and f" {name}`" not in page
+    } == set()
 
 
 def test_the_exit_codes_are_there_as_they_are():

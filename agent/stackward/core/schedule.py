@@ -94,7 +94,10 @@ def _last_until(expression: str, start: datetime, now: datetime, zone: ZoneInfo)
 
 
 def runs(expression: str, after: datetime, zone: ZoneInfo) -> Iterator[datetime]:
-    """All times that `expression` names, strictly later than `after` and than each other, as instants: cronsim alone can step back in a repeated hour."""
+    """All times that `expression` names, strictly later than `after` and than each other.
+
+    As instants, that is: cronsim alone can step back in a repeated hour.
+    """
     if len(expression.split()) != 5:
         raise CronError(f"{expression!r} is no cron expression: it must have five fields")
     last = after.astimezone(UTC)
