@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -20,6 +21,7 @@ from host.shell import run
 pytestmark = pytest.mark.e2e
 
 INSTALL = f"{APPLIANCE_HOME}/host-units/install"
+STAGED = "/var/lib/stackward/staging/plain/compose.yaml"
 OWN_STATE = "/etc/stackward/host-units"
 SERVICE = """
 services:
@@ -68,6 +70,14 @@ def unit(stack: str) -> str:
     return f"docker-compose@{escaped}.service"
 
 
+@dataclass(frozen=True)
+class Installed:
+    host: Host
+    said: str
+    running_before: dict[str, str]
+    running_after: dict[str, str]
+
+
 @pytest.fixture(scope="module")
 def machine(host_run):
     """A host with stacks that run, one that does not, and the appliance; no units yet."""
@@ -93,15 +103,17 @@ def before(machine):
 
 @pytest.fixture(scope="module")
 def units(machine, before):
-    """The host with its units installed; what the first installation said is in `units.said`."""
+    """The host with its units installed, and what was seen of that."""
+    running = started(machine)
     said = machine.run(f"{INSTALL} --logrotate").stdout
-    return type("Installed", (), {"host": machine, "said": said})
+    return Installed(machine, said, running, started(machine))
 
 
 def traces(host: Host) -> set[str]:
-    """Every file that an installation could touch, with its content or the place that it points to."""
+    """Everything that an installation could touch: files and their content, links and where they point, directories."""
     skipped = rf"\( -path {OWN_STATE} -o -path /etc/hosts \) -prune"
-    find = rf"find /etc /usr/local /run/systemd/system {skipped} -o -type f -exec sha256sum {{}} + -o -type l -printf '%p -> %l\n'"
+    printed = r"-o -type l -printf '%p -> %l\n' -o -type d -printf '%p/\n'"
+    find = rf"find /etc /usr/local /run/systemd/system {skipped} -o -type f -exec sha256sum {{}} + {printed}"
     return set(host.run(find).stdout.splitlines())
 
 
@@ -160,12 +172,8 @@ def test_a_dry_run_says_everything_and_changes_nothing(machine, before):
     machine.run(f"test ! -e {OWN_STATE}")
 
 
-def test_installing_starts_and_stops_no_container(machine, before):
-    running = started(machine)
-    machine.run(INSTALL)
-    machine.run(f"{INSTALL} --uninstall")
-    assert traces(machine) == before
-    assert started(machine) == running
+def test_installing_starts_and_stops_no_container(units):
+    assert units.running_after == units.running_before
 
 
 def test_what_runs_is_enabled_and_what_does_not_run_is_left(units):
@@ -233,13 +241,13 @@ def test_the_wrapper_is_the_command_line(units):
 
 
 def test_a_stack_restarts_through_systemd_from_inside_the_appliance(units):
-    for stack in APPS:
+    for stack in APPS[1:]:
         running = started(units.host)
         done = units.host.stackward_json("host", "restart", stack)
         assert (done["through"], done["state"]) == ("systemd", "active")
         touched = dict(started(units.host).items() ^ running.items())
         assert list(touched) == [f"/{compose(stack).split()[1]}-app-1"]
-    assert "restart docker-compose@plain.service: done" in journal(units.host)
+    assert f"restart {unit('my-app')}: done" in journal(units.host)
     units.host.run("test ! -e /pwned && test ! -e /root/pwned")
 
 
@@ -272,6 +280,32 @@ def test_a_target_waits_for_its_stacks(units):
     assert said.strip() == "ok active"
     restarted = {name for name, _ in started(units.host).items() - running.items()}
     assert restarted == {"/monitoring-app-1", "/telemetry-app-1"}
+
+
+def test_staging_instances_go_down_with_their_target_before_it_counts_as_stopped(units):
+    """One that is derived, and a hand-written one that attaches as the seed's did."""
+    host = units.host
+    host.put(compose("plain").replace("name: plain", "name: plain-staging").replace("8123", "8124"), STAGED)
+    mine = "BindsTo=stackward-staging.target\nAfter=stackward-staging.target"
+    host.put(
+        f"[Unit]\n{mine}\n[Service]\nExecStart=sleep infinity\nExecStopPost=sleep 1\n"
+        "[Install]\nWantedBy=stackward-staging.target\n",
+        "/etc/systemd/system/my-staging.service",
+    )
+    host.run("systemctl enable docker-compose-staging@plain.service my-staging.service")
+    both = "systemctl is-active docker-compose-staging@plain.service my-staging.service"
+    try:
+        for verb, state in (("start", "active"), ("restart", "active"), ("stop", "inactive")):
+            assert ask(host, f'print(ask(b"{verb} stackward-staging.target\\n"))').strip() == f"ok {state}"
+            assert host.run(both, check=False).stdout.split() == [state, state]
+            assert ("/plain-staging-app-1" in started(host)) == (state == "active")
+        assert ask(host, 'print(ask(b"show docker-compose-staging@plain.service\\n"))').endswith("ok inactive\n\n")
+        without_file = "systemctl start docker-compose-staging@idle.service"
+        assert "Assertion failed" in host.run(without_file, check=False).stderr
+    finally:
+        host.run("systemctl disable docker-compose-staging@plain.service my-staging.service")
+        host.run(f"rm /etc/systemd/system/my-staging.service; docker rm -f plain-staging-app-1; rm {STAGED}")
+        host.run("systemctl daemon-reload; systemctl start stackward-staging.target")
 
 
 def test_a_unit_that_fails_says_why(units):
@@ -367,10 +401,10 @@ print(sum(bool(answer) for answer in answers))
 
 def test_a_start_waits_for_a_docker_that_is_slow(units):
     units.host.run("systemctl stop docker-compose@plain.service")
-    frozen = "pid=$(pidof dockerd); kill -STOP $pid; (sleep 4; kill -CONT $pid)& "
+    frozen = "pid=$(pidof dockerd); kill -STOP $pid; (sleep 2; kill -CONT $pid)& "
     began = time.monotonic()
     units.host.run(f"{frozen}systemctl start docker-compose@plain.service")
-    assert time.monotonic() - began > 3
+    assert time.monotonic() - began > 1.8
     assert "/plain-app-1" in started(units.host)
 
 
@@ -383,7 +417,6 @@ def test_without_the_bridge_compose_does_it_and_says_so(units):
         assert "does not answer" in done["notes"][0]
         assert {name for name, _ in started(units.host).items() - running.items()} == {"/plain-app-1"}
         assert units.host.stackward("host", "show", "plain", check=False).returncode == 1
-        assert "the host bridge is not installed" in units.host.stackward("check", check=False).stdout
     finally:
         units.host.run("systemctl start stackward-host.socket")
     assert "the host bridge answers" in units.host.stackward("check", check=False).stdout
@@ -400,6 +433,7 @@ def test_the_appliance_restarts_itself_through_the_bridge_only(units):
     assert "enable    docker-compose@stackward.service" in units.host.run(INSTALL).stdout
 
     units.host.run("systemctl stop stackward-host.socket")
+    assert "the host bridge is not installed" in units.host.stackward("check", check=False).stdout
     assert units.host.stackward("host", "restart", "stackward", check=False).returncode == 4
     units.host.run("systemctl start stackward-host.socket")
 
@@ -448,7 +482,7 @@ def test_uninstalling_leaves_what_was_there_and_stops_nothing(units, before):
     host.run(f"{INSTALL} --uninstall")
     assert traces(host) == before
     assert started(host) == running
-    host.run(f"test ! -e {OWN_STATE} && test ! -e /usr/local/lib/stackward && test ! -e /run/stackward/host.sock")
+    host.run(f"test ! -e {OWN_STATE} && test ! -e /run/stackward/host.sock")
     assert host.run(f"{INSTALL} --uninstall").stdout.split("\n")[0] == "nothing is installed"
 
 
@@ -520,6 +554,22 @@ def test_adopting_takes_a_seed_s_host_over(seeded, before):
     assert traces(seeded) == set_up
     assert seeded.run(f"systemctl is-active {timer}").stdout.strip() == "active"
     assert "/watchtower-app-1" in started(seeded)
+
+
+def test_stacks_elsewhere_have_units_that_say_so(machine):
+    machine.run("mkdir -p /opt/stacks")
+    machine.run(f"DOCKER_ROOT=/opt/stacks STACKWARD_VOLUME=/mnt/pool {INSTALL}")
+    shown = machine.run("systemctl cat docker-compose@x.service stackward-host@x.service").stdout
+    assert "WorkingDirectory=/opt/stacks/%I" in shown
+    assert "RequiresMountsFor=/opt/stacks /mnt/pool" in shown
+    assert "Environment=DOCKER_ROOT=/opt/stacks" in shown
+    machine.run("docker stop stackward")
+    machine.run("docker rename stackward away")
+    try:
+        assert machine.run(INSTALL).stdout.splitlines()[-1] == "nothing to do"
+    finally:
+        machine.run("docker rename away stackward")
+    machine.run(f"{INSTALL} --uninstall")
 
 
 def test_a_host_that_cannot_be_set_up_is_told_so_and_left_alone(machine):
