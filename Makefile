@@ -4,7 +4,6 @@
 .PHONY: help demo demo-shell on-host demo-down demo-clean check static unit e2e test bench lock
 MAKEFLAGS += --no-print-directory
 export PYTHONPATH := agent
-export PYTHONDONTWRITEBYTECODE := 1
 PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest -q
 HOST := python3 -m tests.host
@@ -49,15 +48,15 @@ static: .venv/made
 	@.venv/bin/lint-imports --no-logo >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
 unit: .venv/made
-	@$(PYTEST) tests/unit $(ARGS)
+	@$(PYTEST) -n auto tests/unit $(ARGS)
 
 e2e: .venv/made
 	@$(HOST) tools
 	@$(PYTEST) tests/e2e $(ARGS)
 
-test: static
+test: check
 	@$(HOST) tools
-	@$(PYTEST) tests/unit tests/btrfs tests/e2e $(ARGS)
+	@$(PYTEST) tests/btrfs tests/e2e $(ARGS)
 
 bench: .venv/made
 	@$(HOST) tools
