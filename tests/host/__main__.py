@@ -21,6 +21,7 @@ PROGRAMS = {
     "getfattr": "attr",
     "mkfs.ext4": "e2fsprogs",
     "rsync": "rsync",
+    "shellcheck": "shellcheck",
 }
 
 
