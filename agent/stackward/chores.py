@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackward.jobs import health, observability
-from stackward.runner import Step
+from stackward.jobs import audit, docker_prune, health, host_report, observability, rotate_logs
+from stackward.runner import Resource, Step
+from stackward.tools.host import Bridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,18 +16,22 @@ if TYPE_CHECKING:
     from stackward.wiring import Appliance
 
 
-def _health(appliance: Appliance) -> Step:
+def _health(appliance: Appliance, *, dry_run: bool = False) -> Step:
     def work(_context: RunContext) -> JobResult:
         held = appliance.undo.held_containers()  # before the containers are looked at, not after
         found = appliance.discover()
         return health.run(
-            store=appliance.store, stacks=found.stacks, docker_error=found.docker_error, stopped_by_us=held
+            store=appliance.store,
+            stacks=found.stacks,
+            docker_error=found.docker_error,
+            stopped_by_us=held,
+            dry_run=dry_run,
         )
 
     return Step("health", work)
 
 
-def _observability(appliance: Appliance) -> Step:
+def _observability(appliance: Appliance, *, dry_run: bool = False) -> Step:
     def work(context: RunContext) -> JobResult:
         found = appliance.discover()
         return observability.run(
@@ -35,9 +40,68 @@ def _observability(appliance: Appliance) -> Step:
             containers=appliance.docker.containers() if not found.docker_error else None,
             docker_error=found.docker_error,
             progress=context.progress,
+            dry_run=dry_run,
         )
 
     return Step("observability", work)
 
 
-CHORES: dict[str, Callable[[Appliance], Step]] = {"health": _health, "observability": _observability}
+def _audit(appliance: Appliance, *, dry_run: bool = False) -> Step:
+    def work(context: RunContext) -> JobResult:
+        return audit.run(
+            settings=appliance.settings,
+            docker=appliance.docker_or_none,
+            bridge=Bridge(appliance.settings.run_dir),
+            discovery=appliance.discover(),
+            host_name=appliance.host_name,
+            now=context.now,
+            progress=context.progress,
+            dry_run=dry_run,
+        )
+
+    return Step("audit", work, (Resource("audit"),))
+
+
+def _host_report(appliance: Appliance, *, dry_run: bool = False) -> Step:
+    def work(context: RunContext) -> JobResult:
+        return host_report.run(
+            settings=appliance.settings,
+            docker=appliance.docker_or_none,
+            bridge=Bridge(appliance.settings.run_dir),
+            host_name=appliance.host_name,
+            now=context.now,
+            progress=context.progress,
+            dry_run=dry_run,
+        )
+
+    return Step("host-report", work, (Resource("host-report"),))
+
+
+def _docker_prune(appliance: Appliance, *, dry_run: bool = False) -> Step:
+    def work(context: RunContext) -> JobResult:
+        return docker_prune.run(
+            settings=appliance.settings,
+            docker=appliance.docker,
+            stacks=appliance.discover().stacks,
+            progress=context.progress,
+            dry_run=dry_run,
+        )
+
+    return Step("docker-prune", work, (Resource("docker-prune"),))
+
+
+def _rotate_logs(appliance: Appliance, *, dry_run: bool = False) -> Step:
+    def work(context: RunContext) -> JobResult:
+        return rotate_logs.run(settings=appliance.settings, progress=context.progress, dry_run=dry_run)
+
+    return Step("rotate-logs", work, (Resource("rotate-logs"),))
+
+
+CHORES: dict[str, Callable[..., Step]] = {
+    "health": _health,
+    "observability": _observability,
+    "audit": _audit,
+    "host-report": _host_report,
+    "docker-prune": _docker_prune,
+    "rotate-logs": _rotate_logs,
+}

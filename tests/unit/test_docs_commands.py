@@ -21,12 +21,12 @@ _FOR_ALL = {"--human", "--json", "--help"}
 def options(verb: str) -> set[str]:
     """The long options of a verb, without those that every verb has."""
     parser = argparse.ArgumentParser()
-    importlib.import_module(f"stackward.cli.{verb}").add_arguments(parser)
+    importlib.import_module(f"stackward.cli.{verb.replace('-', '_')}").add_arguments(parser)
     return set(re.findall(r"(--[a-z-]+)", parser.format_help())) - _FOR_ALL
 
 
 def test_every_verb_is_there_and_no_other():
-    assert set(re.findall(r"`stackward ([a-z]+)", _PAGE)) == set(VERBS)
+    assert set(re.findall(r"`stackward ([a-z-]+)", _PAGE)) == set(VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)

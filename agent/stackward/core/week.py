@@ -44,6 +44,15 @@ WEEK = (
     Row("observability", "*/10 * * * *", "are those up that watch the host: Graylog, Prometheus, …", frequent=True),
     Row("nightly", "0 2 * * *", "backup-config, backup-data, verify what is new, prune"),
     Row("weekly", "0 3 * * 0", "the same with a full scan, and verify everything kept"),
+    Row(
+        "docker-prune",
+        "0 4 * * 6",
+        "what Docker has no use for goes, less what a way back needs",
+        off="it removes what is not ours: STACKWARD_SCHEDULE_DOCKER_PRUNE=on switches it on",
+    ),
+    Row("audit", "0 6 * * 1", "ports, images, compose files, what backups cover: docker-audit.json"),
+    Row("host-report", "30 6 * * *", "hardware, disks, space, Docker, failed units: docker-host.json"),
+    Row("rotate-logs", "10 0 * * *", "logs and reports are put aside, compressed, and gone after a week"),
 )
 
 
