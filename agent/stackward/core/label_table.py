@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PREFIX = "stackward."
+_USED = frozenset({"backup", "staging"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Label:
 
     @property
     def planned(self) -> bool:
-        return not self.key.startswith(PREFIX + "backup")
+        return self.key.removeprefix(PREFIX).partition(".")[0] not in _USED
 
 
 def _stack(

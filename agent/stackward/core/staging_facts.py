@@ -41,7 +41,7 @@ class Facts:
     `real` has the real path of each bind's source and secret's file, `volumes` that of each named volume by its full
     name; `kinds` says "directory", "file" or "other" of a real path, and nothing of one that is not there. `names` are the
     trees' names by their real path. Unless it was moved, nothing is mounted that is or holds one of `roots`, or that is,
-    holds or lies in one of `closed`. `variables` are those of the stack's `.env`.
+    holds or lies in one of `closed`. `variables` are those of the stack's `.env`; `home` is where the instance is written.
     """
 
     real: Mapping[str, str] = field(default_factory=dict)
@@ -53,6 +53,7 @@ class Facts:
     closed: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     proxy_image: str = ""
+    home: str = "."
 
     def moved(self, real: str) -> str | None:
         """Where the instance finds it; None for what is nowhere but in production. The longest match counts."""

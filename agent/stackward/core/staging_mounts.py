@@ -127,7 +127,7 @@ class Stores:
         elif variable := declared.get("environment"):
             if variable in self._facts.variables:
                 self.files[f"{section}-{_slug(name)}"] = self._facts.variables[variable]
-                return {"file": f"./{section}-{_slug(name)}"}
+                return {"file": f"{self._facts.home}/{section}-{_slug(name)}"}
             why = f"the {section[:-1]} {display(name)} comes from the variable {display(variable)}, which .env does not set"
             self.refusals.append(Refusal(why, "", path))
         elif source := declared.get("file"):

@@ -25,6 +25,10 @@ POINTS = (
     "restore-stopped",  # the stack stands still, nothing has been moved
     "restore-aside",  # what was there was moved aside, nothing put back yet
     "restore-copied",  # the data is back, the stack stands still
+    "staging-stopped",  # the staging instances are down, the new snapshot has not taken .nightly's place
+    "staging-swapped",  # it has, and the instances are still down
+    "drill-placed",  # a copy of the backup was made, nothing started on it
+    "drill-started",  # the instance of a drill runs
     "undo-half",  # while taking an undo record back, between two of its steps
 )
 

@@ -13,7 +13,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +21,9 @@ from pathlib import Path
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
 from stackward.steps import crashpoints
-from stackward.tools import filesystem
-from stackward.tools.docker import Docker, DockerError, DockerUnavailableError, HookTimeout, NotFoundError
+from stackward.tools import btrfs, compose, filesystem, process
+from stackward.tools.docker import Docker, DockerUnavailableError, HookTimeout, NotFoundError
+from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,10 @@ class Step:
     """One step back.
 
     `do` is "start" or "unpause" (`subject`: a container's ID), "exec" (`detail`: the command, run in the container
-    `subject`), or "rename" (`subject` back to `detail`; whatever stands at `detail` is moved to `detail` + ".stackward-undone").
+    `subject`), "rename" (`subject` back to `detail`; whatever stands at `detail` is moved to `detail` + ".stackward-undone"),
+    "up" (the compose project in the directory `subject`, or only its service `detail`), "discard" (removes that project,
+    then `subject` itself and the path `detail`, if any) or "unit" (starts the host's unit `subject` through the bridge in
+    the directory `detail`, if it answers).
     """
 
     do: str
@@ -175,7 +179,7 @@ class Undo:
                 crashpoints.reach("undo-half", self._crash_point)
             try:
                 self._take(step)
-            except (DockerError, OSError) as error:
+            except (StackwardError, OSError) as error:
                 failures.append(f"{step.do} {display(step.subject)}: {error}")
         if failures:
             hint = "it is tried again when the appliance starts and before its next run"
@@ -183,8 +187,8 @@ class Undo:
         self._remove(path)
 
     def _take(self, step: Step) -> None:
-        if step.do == "rename":
-            _rename_back(Path(step.subject), Path(step.detail))
+        if step.do in _WITHOUT_CONTAINER:
+            _WITHOUT_CONTAINER[step.do](step)
             return
         if self._docker is None:
             raise DockerUnavailableError("no Docker Engine answers")
@@ -201,6 +205,38 @@ class Undo:
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         filesystem.sync_path(self._directory)
+
+
+def _up(step: Step) -> None:
+    """A project that does not start now would not start at the next tick either: the job that minds it says so."""
+    if not os.path.isdir(step.subject):
+        return
+    with suppress(process.CommandError):
+        compose.up(Path(step.subject), (step.detail,) if step.detail else ())
+
+
+def _discard(step: Step) -> None:
+    """What it runs on goes only after it is down."""
+    if os.path.isfile(os.path.join(step.subject, "compose.yaml")):
+        compose.down(Path(step.subject))
+    for path in filter(None, (step.detail, step.subject)):
+        if filesystem.is_subvolume(Path(path)):
+            btrfs.delete(Path(path))
+        else:
+            filesystem.remove_tree(Path(path))
+
+
+def _unit(step: Step) -> None:
+    with suppress(BridgeUnavailableError, BridgeError):
+        Bridge(Path(step.detail)).start(step.subject)
+
+
+_WITHOUT_CONTAINER: dict[str, Callable[[Step], None]] = {
+    "rename": lambda step: _rename_back(Path(step.subject), Path(step.detail)),
+    "up": _up,
+    "discard": _discard,
+    "unit": _unit,
+}
 
 
 def _rename_back(moved: Path, place: Path) -> None:

@@ -28,7 +28,9 @@ __all__ = [
     "Resolution",
     "command",
     "dependencies",
+    "down",
     "find_files",
+    "merged",
     "resolve",
     "resolve_with_warnings",
     "stop",
@@ -64,14 +66,14 @@ def resolve(directory: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
     return resolve_with_warnings(directory, files).model
 
 
-def resolve_with_warnings(directory: Path, files: Sequence[Path] = ()) -> Resolution:
+def resolve_with_warnings(directory: Path, files: Sequence[Path] = (), *, options: Sequence[str] = ()) -> Resolution:
     """As `resolve`. Compose itself finds the files when `files` is empty.
 
     Raises:
         ComposeError: with the last lines Compose said.
     """
     chosen = [part for file in files for part in ("-f", os.fspath(file))]
-    argv = [*command(), *chosen, "--profile", "*", "config", "--format", "json"]
+    argv = [*command(), *options, *chosen, "--profile", "*", "config", "--format", "json"]
     try:
         done = process.run(argv, cwd=directory, stall_seconds=_STALL_SECONDS)
     except process.CommandError as error:
@@ -89,14 +91,30 @@ def resolve_with_warnings(directory: Path, files: Sequence[Path] = ()) -> Resolu
     )
 
 
-def up(directory: Path) -> None:
-    """Start a stack as its files have it now. Raises CommandError."""
-    process.run([*command(), "up", "-d"], cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
+def merged(base: Path, override: Path, directory: Path) -> dict[str, Any]:
+    """The model of a complete compose file with a hand-written one over it, whose paths are relative to `directory`.
+
+    Raises:
+        ComposeError: with the last lines Compose said.
+    """
+    options = ["--project-directory", os.fspath(directory)]
+    return resolve_with_warnings(directory, (base, override), options=options).model
 
 
-def stop(directory: Path) -> None:
-    """Stop a stack's containers; nothing is removed. Raises CommandError."""
-    process.run([*command(), "stop"], cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
+def up(directory: Path, services: Sequence[str] = ()) -> None:
+    """Start a project as its files have it now, or only some of its services. Raises CommandError."""
+    process.run([*command(), "up", "-d", *services], cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
+
+
+def stop(directory: Path, services: Sequence[str] = ()) -> None:
+    """Stop a project's containers, or only some services'; nothing is removed. Raises CommandError."""
+    process.run([*command(), "stop", *services], cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
+
+
+def down(directory: Path) -> None:
+    """Remove a project with its volumes and networks. Only for projects that are ours to remove. Raises CommandError."""
+    argv = [*command(), "--profile", "*", "down", "--volumes", "--remove-orphans"]
+    process.run(argv, cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
 
 
 def version() -> str:

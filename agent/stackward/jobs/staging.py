@@ -1,0 +1,192 @@
+"""staging: keeps the staging instances running on last night's data.
+
+The nightly rebuild makes the new snapshot first, while the instances run; then it stops them, swaps the names, and starts them.
+Whatever goes wrong on the way, they run again: on tonight's data, or on last night's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from stackward.config import Settings
+from stackward.core.errors import RefusedError, StackwardError
+from stackward.core.model import JobResult, Outcome, Stack, StackResult, display
+from stackward.core.progress import Progress
+from stackward.core.unit_names import STAGING_TARGET
+from stackward.steps import crashpoints, instances, nightly, staging
+from stackward.steps.instances import Hands
+from stackward.steps.staging import Plan
+from stackward.steps.undo import Undo
+from stackward.tools.docker import Docker
+from stackward.tools.host import BridgeError, BridgeUnavailableError
+
+HEALTHY_SECONDS = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the job works with. `limit_seconds` is how long an instance may take to become well."""
+
+    settings: Settings
+    docker: Docker | None
+    undo: Undo
+    progress: Progress
+    limit_seconds: float = HEALTHY_SECONDS
+
+    def reach(self, point: str) -> None:
+        crashpoints.reach(point, self.settings.crash_point)
+
+
+@dataclass(slots=True)
+class _Downtime:
+    """When the instances went down, and what went wrong with that."""
+
+    began: float = 0.0
+    troubles: tuple[str, ...] = ()
+    swapped: bool = False
+
+
+def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> JobResult:
+    """Make `.nightly` anew and start every instance on it. The caller holds the locks of staging and of the volume.
+
+    Raises:
+        RefusedError: the volume can have no snapshots, or Docker does not answer.
+        StackwardError: no snapshot could be made; the instances were not touched.
+    """
+    if not any(stack.policy.staging for stack in stacks) and not instances.generated(means.settings):
+        return JobResult(Outcome.SKIPPED, ("no stack has staging on: the label stackward.staging",))
+    nightly.require(means.settings.volume)
+    hands = _hands(means)
+    plans = staging.plans(means.settings, hands.docker, stacks, fresh=True)
+    if dry_run:
+        return _planned(plans)
+    wanted = [one for one in plans if not one.refusals]
+    downtime = _Downtime()
+    parts: list[StackResult] = []
+    means.progress.step("making the new snapshot")
+    try:
+        swap_seconds = nightly.rebuild(means.settings.volume, _stopped(means, hands, plans, downtime, parts))
+    except StackwardError as error:
+        if not parts:
+            raise
+        # The instances run again, on the data that they had.
+        return JobResult(Outcome.FAILED, (error.message,), tuple(parts))
+    details: dict[str, Any] = {"swap_seconds": round(swap_seconds, 3), "ports": {p.stack.name: p.ports for p in wanted}}
+    return _result([*parts, *_refused(plans)], downtime.troubles, details)
+
+
+def up(means: Means, stacks: Sequence[Stack], names: Sequence[str]) -> JobResult:
+    """Start the named stacks' instances (none named: all) on `.nightly` as it is.
+
+    Raises:
+        RefusedError: there is no `.nightly`, or Docker does not answer.
+    """
+    hands = _hands(means)
+    plans = staging.plans(means.settings, hands.docker, stacks)
+    if not nightly.place(means.settings.volume).is_dir() and any(not one.service for one in plans):
+        raise RefusedError(
+            "there is no .nightly on the volume yet", hint="`stackward staging refresh` makes it, and starts all"
+        )
+    chosen = [one for one in plans if not names or one.stack.name in names]
+    parts = [_start(means, hands, one, None) for one in chosen if not one.refusals]
+    return _result([*parts, *_refused(chosen)], (), {})
+
+
+def down(means: Means, stacks: Sequence[Stack], names: Sequence[str]) -> JobResult:
+    """Stop the named stacks' instances (none named: all), until they are started or the next night."""
+    hands = _hands(means)
+    plans = staging.plans(means.settings, hands.docker, stacks)
+    if not names:
+        troubles = instances.stop(hands, plans)
+        outcome = Outcome.FAILED if troubles else Outcome.OK
+        return JobResult(outcome, tuple(troubles), tuple(StackResult(one.stack.name, outcome) for one in plans))
+    parts = []
+    for one in plans:
+        if one.stack.name in names:
+            try:
+                instances.stop_one(hands, one)
+                parts.append(StackResult(one.stack.name, Outcome.OK))
+            except StackwardError as error:
+                parts.append(StackResult(one.stack.name, Outcome.FAILED, (error.message,)))
+    return _result(parts, (), {})
+
+
+@contextmanager
+def _stopped(
+    means: Means, hands: Hands, plans: Sequence[Plan], downtime: _Downtime, parts: list[StackResult]
+) -> Iterator[None]:
+    """The body runs while every instance is down. They start again however it ends; `parts` says how that went."""
+    wanted = [one for one in plans if not one.refusals]
+    for one in wanted:
+        if not one.service and not (one.directory / staging.COMPOSE_FILE).exists():
+            staging.write(one)  # else a crash would leave nothing to start
+    with means.undo.noted("staging instances are down for the swap", instances.ways_back(hands, wanted)):
+        downtime.began = time.monotonic()
+        means.progress.step("stopping the staging instances")
+        try:
+            downtime.troubles = tuple(instances.stop(hands, plans))
+            means.reach("staging-stopped")
+            yield
+            downtime.swapped = True
+            means.reach("staging-swapped")
+            instances.forget_others(means.settings, plans)
+        finally:
+            parts += [_start(means, hands, one, downtime.began) for one in wanted]
+            downtime.troubles += tuple(_start_users_units(hands))
+
+
+def _start(means: Means, hands: Hands, chosen: Plan, began: float | None) -> StackResult:
+    name = chosen.stack.name
+    means.progress.step(f"starting the staging instance of {display(name)}")
+    wrong = instances.start(hands, chosen, limit_seconds=means.limit_seconds)
+    still = None if began is None else time.monotonic() - began
+    if wrong:
+        return StackResult(name, Outcome.FAILED, tuple(wrong), standstill_seconds=still)
+    return StackResult(name, Outcome.OK, standstill_seconds=still)
+
+
+def _start_users_units(hands: Hands) -> Iterator[str]:
+    """Units of the user's own hang on the target. That one of them fails says nothing of our instances."""
+    if hands.bridge is None:
+        return
+    try:
+        hands.bridge.start(STAGING_TARGET)
+    except (BridgeError, BridgeUnavailableError) as error:
+        yield f"{STAGING_TARGET}: {error.message}"
+
+
+def _hands(means: Means) -> Hands:
+    if means.docker is None:
+        raise RefusedError("no Docker Engine answers: staging instances cannot be started", hint="start Docker")
+    return Hands.find(means.settings, means.docker)
+
+
+def _refused(plans: Sequence[Plan]) -> list[StackResult]:
+    return [
+        StackResult(one.stack.name, Outcome.FAILED, tuple(str(refusal) for refusal in one.refusals))
+        for one in plans
+        if one.refusals
+    ]
+
+
+def _planned(plans: Sequence[Plan]) -> JobResult:
+    shown = {
+        display(one.stack.name): {
+            "refused": [str(refusal) for refusal in one.refusals],
+            "notes": list(one.notes),
+            "ports": list(one.ports),
+        }
+        for one in plans
+    }
+    return JobResult(Outcome.OK, details={"dry_run": True, "instances": shown})
+
+
+def _result(parts: Sequence[StackResult], troubles: Sequence[str], details: dict[str, Any]) -> JobResult:
+    outcome = Outcome.worst([part.outcome for part in parts])
+    if troubles and outcome is Outcome.OK:
+        outcome = Outcome.WARN
+    return JobResult(outcome, tuple(troubles), tuple(parts), details=details)

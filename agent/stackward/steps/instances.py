@@ -1,0 +1,163 @@
+"""Staging instances as they run: started, stopped, looked at. Nothing here touches a container of production."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from stackward.config import Settings
+from stackward.core.errors import StackwardError
+from stackward.core.model import Container, display
+from stackward.core.staging import PROXY
+from stackward.core.unit_names import STAGING_TARGET, staging_unit
+from stackward.steps import healthy, staging
+from stackward.steps.staging import COMPOSE_FILE, Plan
+from stackward.steps.undo import Step
+from stackward.tools import compose, filesystem
+from stackward.tools.docker import Docker, DockerError, HookTimeout
+from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
+
+POST_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """How instances are started: through the host's systemd where `bridge` answers, else by Compose."""
+
+    settings: Settings
+    docker: Docker
+    bridge: Bridge | None
+
+    @classmethod
+    def find(cls, settings: Settings, docker: Docker) -> Hands:
+        bridge = Bridge(settings.run_dir)
+        try:
+            bridge.ping()
+        except (BridgeUnavailableError, BridgeError):
+            return cls(settings, docker, None)
+        return cls(settings, docker, bridge)
+
+
+def ways_back(hands: Hands, plans: Sequence[Plan]) -> list[Step]:
+    """What starts the instances again after a crash: those that are wanted, and the users' own units."""
+    steps = [Step("up", str(one.directory), one.service) for one in plans if not one.refusals]
+    return [*steps, Step("unit", STAGING_TARGET, str(hands.settings.run_dir))]
+
+
+def stop(hands: Hands, plans: Sequence[Plan]) -> list[str]:
+    """Stop and remove every instance, those that no stack wants any more too. Returns what went wrong, in words."""
+    troubles: list[str] = []
+    if hands.bridge is not None:
+        try:
+            hands.bridge.stop(STAGING_TARGET)
+        except (BridgeError, BridgeUnavailableError) as error:
+            troubles.append(error.message)
+    for one in plans:
+        if one.service:
+            troubles += _tried(partial(compose.stop, one.directory, (one.service,)), one.stack.name)
+    for directory in generated(hands.settings):
+        troubles += _tried(partial(compose.down, directory), directory.name)
+    return troubles
+
+
+def stop_one(hands: Hands, chosen: Plan) -> None:
+    """Stop one stack's instance; a generated one is removed with all it wrote outside the snapshot.
+
+    Raises:
+        StackwardError: it could not be stopped.
+    """
+    if chosen.service:
+        compose.stop(chosen.directory, (chosen.service,))
+        return
+    if not (chosen.directory / COMPOSE_FILE).is_file():
+        return
+    if hands.bridge is not None:
+        hands.bridge.stop(staging_unit(chosen.stack.name))
+    compose.down(chosen.directory)
+
+
+def start(hands: Hands, chosen: Plan, *, limit_seconds: float) -> list[str]:
+    """Start an instance and wait until it is well. Returns what is wrong with it, in words; nothing: it is well."""
+    try:
+        if chosen.service:
+            compose.up(chosen.directory, (chosen.service,))
+        else:
+            staging.write(chosen)
+            _up(hands, chosen)
+        return wait(hands.docker, chosen, limit_seconds=limit_seconds)
+    except BridgeError as error:
+        return [error.message, *(display(line) for line in error.lines[-5:])]
+    except (StackwardError, OSError) as error:
+        return [error.message if isinstance(error, StackwardError) else str(error)]
+
+
+def wait(docker: Docker, chosen: Plan, *, limit_seconds: float) -> list[str]:
+    """Wait until it is well, then run its `stackward.staging.post` commands. Returns what is wrong."""
+    found = healthy.wait(docker, chosen.project, chosen.services, limit_seconds=limit_seconds)
+    wrong = [f"{display(health.service)} {health.why}" for health in found if not health.good]
+    return wrong or _after_start(docker, chosen)
+
+
+def containers(docker: Docker | None, chosen: Plan) -> tuple[Container, ...]:
+    if docker is None:
+        return ()
+    found = docker.containers(chosen.project)
+    return tuple(one for one in found if not one.one_off and (not chosen.service or one.service == chosen.service))
+
+
+def generated(settings: Settings) -> list[Path]:
+    """The directories that hold a generated project."""
+    root = settings.state_dir / "staging"
+    if not root.is_dir():
+        return []
+    return sorted(root / name for name in os.listdir(root) if (root / name / COMPOSE_FILE).is_file())
+
+
+def forget_others(settings: Settings, plans: Sequence[Plan]) -> list[str]:
+    """Remove generated projects that no stack wants any more. They must be down. Returns their names."""
+    wanted = {one.directory for one in plans if not one.refusals}
+    gone = [directory for directory in generated(settings) if directory not in wanted]
+    for directory in gone:
+        filesystem.remove_tree(directory)
+    return [directory.name for directory in gone]
+
+
+def _up(hands: Hands, chosen: Plan) -> None:
+    """The host's unit knows the project only where the state directory is at its usual place."""
+    if hands.bridge is not None and hands.settings.state_dir == Settings().state_dir:
+        hands.bridge.start(staging_unit(chosen.stack.name))
+    else:
+        compose.up(chosen.directory)
+
+
+def _tried(act: Callable[[], None], name: str) -> list[str]:
+    try:
+        act()
+    except StackwardError as error:
+        return [f"{display(name)}: {error.message}"]
+    return []
+
+
+def _after_start(docker: Docker, chosen: Plan) -> list[str]:
+    """`SERVICE: COMMAND`, or a bare command where there is one service only. The first that fails ends it."""
+    services = [name for name in chosen.services if name != PROXY]
+    running = {one.service: one for one in containers(docker, chosen) if one.state == "running"}
+    for line in chosen.stack.policy.staged.post:
+        name, colon, command = line.partition(":")
+        if not colon or name.strip() not in services:
+            name, command = services[0] if len(services) == 1 else "", line
+        container = running.get(name.strip())
+        if container is None:
+            return [f"stackward.staging.post: {display(line)}: say which service (`SERVICE: COMMAND`)"]
+        try:
+            done = docker.exec(container.id, ["sh", "-c", command.strip()], timeout_seconds=POST_SECONDS)
+        except (DockerError, HookTimeout) as error:
+            return [f"stackward.staging.post: {error.message}"]
+        if done.exit_code:
+            return [
+                f"stackward.staging.post: {display(line)}: exit code {done.exit_code}: {display(done.output_tail)[-300:]}"
+            ]
+    return []

@@ -1,0 +1,278 @@
+"""Staging instances as they are planned: which stacks have one, what it is made of, or why there can be none."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stackward.config import Settings
+from stackward.core import staging
+from stackward.core.errors import StackwardError
+from stackward.core.model import Stack, Tree, display
+from stackward.core.staging import Derived, Facts, Move, Refusal, Wish
+from stackward.stacks import places
+from stackward.steps import nightly
+from stackward.tools import compose, filesystem
+from stackward.tools.compose_files import ENVIRONMENT_FILE, load_yaml, read_env_file
+from stackward.tools.docker import Docker, DockerError
+
+SUFFIX = "-staging"
+OVERRIDES = ("compose.staging.yaml", "compose.staging.yml")
+COMPOSE_FILE = "compose.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A stack's instance. `service` is the hand-written one that takes the place of a derived one, if any.
+
+    `directory` is where its compose project is: the generated one, or the stack's own with a hand-written service.
+    """
+
+    stack: Stack
+    project: str
+    directory: Path
+    model: dict[str, Any] = field(default_factory=dict)
+    service: str = ""
+    refusals: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """What must be well for the instance to be."""
+        return (self.service,) if self.service else tuple(self.model.get("services") or {})
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return tuple(staging.published(self.model))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance is kept, what its project is called, and what of production it finds where."""
+
+    directory: Path
+    project: str
+    moves: tuple[Move, ...]
+    prober: bool = False
+    empty: tuple[str, ...] = ()
+
+
+def home(settings: Settings, stack: str) -> Path:
+    """Where a stack's generated project lies, whether there is one or not; the host's unit looks there, too."""
+    return settings.state_dir / "staging" / stack
+
+
+def plans(settings: Settings, docker: Docker | None, stacks: Sequence[Stack], *, fresh: bool = False) -> list[Plan]:
+    """The instance of every stack that is to have one, by name. Where two want the same port, the second has none.
+
+    `fresh` says that `.nightly` is about to be made anew: then what counts is what is on the volume now.
+    """
+    image = own_image(docker)
+    found = [plan(settings, docker, stack, image, fresh=fresh) for stack in stacks if stack.policy.staging]
+    taken: dict[int, str] = {}
+    checked = []
+    for one in sorted(found, key=lambda each: os.fsencode(each.stack.name)):
+        clashes = [port for port in one.ports if port in taken]
+        reasons = [Refusal(f"port {port} is taken by the instance of {display(taken[port])}") for port in clashes]
+        checked.append(replace(one, refusals=(*one.refusals, *reasons)))
+        if not checked[-1].refusals:
+            taken |= dict.fromkeys(one.ports, one.stack.name)
+    return checked
+
+
+def plan(settings: Settings, docker: Docker | None, stack: Stack, image: str, *, fresh: bool = False) -> Plan:
+    """One stack's instance on `.nightly`."""
+    if stack.policy.staged.service:
+        return _by_hand(stack)
+    volume = Path(os.path.realpath(settings.volume))
+    place = Place(home(settings, stack.name), stack.project + SUFFIX, (Move(str(volume), str(nightly.place(volume))),))
+    return derive(settings, docker, stack, place, image, fresh=fresh)
+
+
+def derive(
+    settings: Settings, docker: Docker | None, stack: Stack, place: Place, image: str, *, fresh: bool = False
+) -> Plan:
+    """An instance of the stack at a place; with `compose.staging.yaml`, if there is one, merged over it."""
+    if not stack.resolved:
+        refusal = Refusal(f"Compose cannot read {display(stack.name)}", "`stackward check` says why")
+        return Plan(stack, place.project, place.directory, refusals=(refusal,))
+    staged = stack.policy.staged
+    wish = Wish(
+        place.project,
+        stack.project,
+        services=staged.services,
+        present=frozenset(container.service for container in stack.containers),
+        publish=() if place.prober else staged.publish,
+        environment=staged.environment,
+        empty=(*staged.empty, *place.empty),
+        prober=place.prober,
+    )
+    facts = look(settings, docker, stack, place, image, fresh=fresh)
+    derived = staging.derive(stack.raw, wish, facts)
+    override = next((path for name in OVERRIDES if (path := stack.directory / name).is_file()), None)
+    if override is not None:
+        derived = _merged(derived, override, stack, place, facts)
+    refusals = (*derived.refusals, *_unwritable(derived.model))
+    return Plan(stack, place.project, place.directory, derived.model, "", refusals, derived.notes, derived.files)
+
+
+def look(
+    settings: Settings, docker: Docker | None, stack: Stack, place: Place, image: str, *, fresh: bool = False
+) -> Facts:
+    """What the derivation must know of the host."""
+    volumes = {tree.volume: str(tree.path) for tree in stack.trees if tree.volume} | _inner_volumes(docker, stack)
+    real = {source: os.path.realpath(source) for source in _sources(stack.raw)}
+    facts = Facts(
+        real=real,
+        volumes=volumes,
+        names={str(tree.path): tree.mount_name for tree in stack.trees},
+        moves=place.moves,
+        roots=tuple(os.path.realpath(root) for root in (settings.volume, settings.docker_root)),
+        closed=tuple(
+            os.path.realpath(path)
+            for path in (settings.backup_root, settings.state_dir, settings.config_dir, settings.run_dir)
+        ),
+        variables=read_env_file(stack.directory / ENVIRONMENT_FILE),
+        proxy_image=image,
+        home=os.fspath(place.directory),
+    )
+    return replace(facts, kinds=_kinds(facts, _subpaths(stack.raw), fresh=fresh))
+
+
+def own_image(docker: Docker | None) -> str:
+    """The image that the appliance runs from; "" where it does not run as a container of this engine."""
+    own = places.own_container(docker, filesystem.mounts())
+    return own.image if own is not None else ""
+
+
+def write(chosen: Plan) -> None:
+    """Write the generated project. It holds production's secrets: nobody else may read it."""
+    chosen.directory.mkdir(parents=True, exist_ok=True)
+    chosen.directory.chmod(0o700)
+    for name, content in chosen.files.items():
+        # The service reads it as whoever it runs as; nobody else gets into the directory.
+        filesystem.write_durably(chosen.directory / name, content.encode("utf-8", "surrogateescape"), mode=0o444)
+    filesystem.write_durably(chosen.directory / COMPOSE_FILE, render(chosen).encode(), mode=0o600)
+
+
+def render(chosen: Plan) -> str:
+    """The generated compose file, with what is otherwise than in production said at its top."""
+    notes = "".join(f"# {note}\n" for note in chosen.notes)
+    about = f"# The staging instance of {display(chosen.stack.name)}, made by Stackward: edits are lost.\n"
+    return about + notes + as_yaml(staging.escaped(chosen.model))
+
+
+def as_yaml(model: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(model), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _by_hand(stack: Stack) -> Plan:
+    """As the seed has it: a service of the stack's own file, which itself says that it runs on `.nightly`."""
+    service = stack.policy.staged.service
+    known = {one.name for one in stack.services}
+    refusals = (
+        () if service in known else (Refusal(f"stackward.staging.service names {display(service)}, which is none"),)
+    )
+    return Plan(stack, stack.project, stack.directory, service=service, refusals=refusals)
+
+
+def _merged(derived: Derived, override: Path, stack: Stack, place: Place, facts: Facts) -> Derived:
+    """With the hand-written file over it: what it says wins, except over what would let it write to production."""
+    name = display(override.name)
+    base = place.directory / ".compose.base.yaml"
+    try:
+        said = load_yaml(override)
+        place.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        text = as_yaml(staging.escaped({**derived.model, "services": dict(derived.model["services"])}))
+        filesystem.write_durably(base, text.encode())
+        model = compose.merged(base, override, stack.directory)
+    except (OSError, ValueError, StackwardError) as error:
+        what = error.message if isinstance(error, StackwardError) else str(error)
+        return replace(derived, refusals=(*derived.refusals, Refusal(f"{name} cannot be used: {display(what)}")))
+    finally:
+        base.unlink(missing_ok=True)
+    model["name"] = place.project
+    real = {**facts.real, **{source: os.path.realpath(source) for source in _sources(model)}}
+    refused = staging.audit(model, replace(facts, real=real))
+    return replace(derived, model=model, refusals=(*staging.lifted(derived.refusals, said), *refused))
+
+
+def _unwritable(model: Mapping[str, Any]) -> Iterator[Refusal]:
+    try:
+        as_yaml(model).encode()
+    except (UnicodeEncodeError, yaml.YAMLError):
+        yield Refusal("a name in it is not UTF-8, which no compose file can carry")
+
+
+def _sources(model: Mapping[str, Any]) -> Iterator[str]:
+    """Every path of the host that the model names."""
+    for service in (model.get("services") or {}).values():
+        for mount in service.get("volumes") or []:
+            if mount.get("type") == "bind" and mount.get("source"):
+                yield str(mount["source"])
+    for section in ("secrets", "configs"):
+        for declared in (model.get(section) or {}).values():
+            if (declared or {}).get("file"):
+                yield str(declared["file"])
+    for declared in (model.get("volumes") or {}).values():
+        device = str(((declared or {}).get("driver_opts") or {}).get("device") or "")
+        if device.startswith("/"):
+            yield device
+
+
+def _subpaths(model: Mapping[str, Any]) -> frozenset[str]:
+    mounts = (mount for service in (model.get("services") or {}).values() for mount in service.get("volumes") or [])
+    return frozenset(str((mount.get("volume") or {}).get("subpath") or "") for mount in mounts) - {""}
+
+
+def _inner_volumes(docker: Docker | None, stack: Stack) -> dict[str, str]:
+    """Volumes that are no trees of their own, since they lie within another one."""
+    known = {tree.volume for tree in stack.trees}
+    found = {}
+    for key, declared in (stack.raw.get("volumes") or {}).items():
+        name = str((declared or {}).get("name") or f"{stack.project}_{key}")
+        if docker is None or name in known:
+            continue
+        try:
+            info = docker.volume(name)
+        except DockerError:
+            continue
+        if info is not None:
+            device = info.options.get("device", "")
+            found[name] = os.path.realpath(device if device.startswith("/") else info.mountpoint)
+    return found
+
+
+def _kinds(facts: Facts, subpaths: Iterable[str], *, fresh: bool) -> dict[str, str]:
+    """Of every path that may be mounted, what it is; with `fresh`, of a copy what is now where it will be made from."""
+    paths = [*facts.real.values(), *facts.volumes.values()]
+    paths += [os.path.join(path, sub) for path in facts.volumes.values() for sub in subpaths]
+    found = {}
+    for path in paths:
+        moved = facts.moved(path)
+        for place, looked_at in ((path, path), (moved, path if fresh else moved)):
+            if place is not None and looked_at is not None and (kind := _kind(looked_at)):
+                found[place] = kind
+    return found
+
+
+def _kind(path: str) -> str:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    if stat.S_ISDIR(mode):
+        return "directory"
+    return "file" if stat.S_ISREG(mode) else "other"
+
+
+def uncopied(trees: Iterable[Tree]) -> tuple[str, ...]:
+    """The names of trees that were left out of backups on purpose: an instance made from one may begin without."""
+    return tuple(tree.mount_name for tree in trees if tree.reason.startswith("skipped"))
