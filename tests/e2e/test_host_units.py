@@ -539,6 +539,8 @@ def test_adopting_takes_a_seed_s_host_over(seeded, before):
     assert set(enabled.split("\n")) - {"", unit("stackward")} == {unit(stack) for stack in (*APPS, *INFRA)}
     assert seeded.run("systemctl is-active docker-compose@my-app.service", check=False).stdout.strip() == "inactive"
     seeded.wait_until("docker exec stackward stackward-healthcheck", every=0.2)
+    jobs = {one["job"]: one["schedule"] for one in seeded.stackward_json("jobs")["jobs"]}
+    assert jobs["docker-prune"] == "0 4 * * 6"
     stacks = {one["name"]: one["why"] for one in seeded.stackward_json("stacks", "--no-sizes", "plain")["stacks"]}
     assert "STACKWARD_BACKUP_DEFAULT" in stacks["plain"] or "default" in stacks["plain"]
     listed = json.dumps(seeded.stackward_json("list"))

@@ -39,6 +39,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("action", metavar="ACTION", choices=_ACTIONS, help="ping, facts, show, start, stop or restart")
     parser.add_argument("stack", metavar="STACK", nargs="?", help="with show, start, stop and restart")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for who is at work on the stack instead of exit code 75"
+    )
 
 
 def run(arguments: Namespace, context: Context) -> int:
@@ -54,7 +57,7 @@ def run(arguments: Namespace, context: Context) -> int:
     (stack,) = choose(context.appliance.discovery, [arguments.stack])
     if arguments.action == "show":
         return _show(bridge, stack, context)
-    return _act(Act(arguments.action), bridge, stack, context)
+    return _act(Act(arguments.action), bridge, stack, context, wait=arguments.wait)
 
 
 def _ping(bridge: Bridge, context: Context) -> int:
@@ -81,12 +84,12 @@ def _show(bridge: Bridge, stack: Stack, context: Context) -> int:
     return ExitCode.OK
 
 
-def _act(act: Act, bridge: Bridge, stack: Stack, context: Context) -> int:
+def _act(act: Act, bridge: Bridge, stack: Stack, context: Context, *, wait: bool) -> int:
     appliance = context.appliance
     document: dict[str, Any] = {"stack": display(stack.name), "action": act.value}
     done: Done | None = None
     failure: StackwardError | None = None
-    with appliance.locks.hold(of_stack(stack.name).name, what=f"host {act}"):
+    with appliance.locks.hold(of_stack(stack.name).name, wait=wait, what=f"host {act}"):
         try:
             done = carry_out(
                 act, stack, bridge=bridge, docker=appliance.docker_or_none, is_own=_is_own(stack, appliance)
