@@ -17,8 +17,10 @@ from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
 from stackward.core.unit_names import STAGING_TARGET
-from stackward.steps import crashpoints, instances, nightly, staging
+from stackward.steps import crashpoints, instances, snapshots, staging
 from stackward.steps.instances import Hands
+from stackward.steps.nightly_snapshot import rebuild_nightly
+from stackward.steps.sources import NIGHTLY
 from stackward.steps.staging import Plan
 from stackward.steps.undo import Undo
 from stackward.tools.docker import Docker
@@ -47,7 +49,7 @@ class _Downtime:
 
     began: float = 0.0
     troubles: tuple[str, ...] = ()
-    swapped: bool = False
+    swap_seconds: float = 0.0
 
 
 def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> JobResult:
@@ -59,7 +61,7 @@ def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> 
     """
     if not any(stack.policy.staging for stack in stacks) and not instances.generated(means.settings):
         return JobResult(Outcome.SKIPPED, ("no stack has staging on: the label stackward.staging",))
-    nightly.require(means.settings.volume)
+    snapshots.require(means.settings.volume)
     hands = _hands(means)
     plans = staging.plans(means.settings, hands.docker, stacks, fresh=True)
     if dry_run:
@@ -69,13 +71,26 @@ def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> 
     parts: list[StackResult] = []
     means.progress.step("making the new snapshot")
     try:
-        swap_seconds = nightly.rebuild(means.settings.volume, _stopped(means, hands, plans, downtime, parts))
+        deleted = rebuild_nightly(
+            means.settings.volume,
+            _stopped(means, hands, plans, downtime, parts),
+            skip=means.settings.snapshot_skip,
+            reached=means.reach,
+        )
     except StackwardError as error:
         if not parts:
             raise
         # The instances run again, on the data that they had.
         return JobResult(Outcome.FAILED, (error.message,), tuple(parts))
-    details: dict[str, Any] = {"swap_seconds": round(swap_seconds, 3), "ports": {p.stack.name: p.ports for p in wanted}}
+    if not deleted.cleaned:
+        used = ", ".join(deleted.held_by) or "nobody that can be told"
+        downtime.troubles += (
+            f"last night's snapshot is deleted, but its space is not free yet; it is used by: {used}",
+        )
+    details: dict[str, Any] = {
+        "swap_seconds": round(downtime.swap_seconds, 3),
+        "ports": {display(one.stack.name): list(one.ports) for one in wanted},
+    }
     return _result([*parts, *_refused(plans)], downtime.troubles, details)
 
 
@@ -87,7 +102,7 @@ def up(means: Means, stacks: Sequence[Stack], names: Sequence[str]) -> JobResult
     """
     hands = _hands(means)
     plans = staging.plans(means.settings, hands.docker, stacks)
-    if not nightly.place(means.settings.volume).is_dir() and any(not one.service for one in plans):
+    if not (means.settings.volume / NIGHTLY).is_dir() and any(not one.service for one in plans):
         raise RefusedError(
             "there is no .nightly on the volume yet", hint="`stackward staging refresh` makes it, and starts all"
         )
@@ -130,8 +145,9 @@ def _stopped(
         try:
             downtime.troubles = tuple(instances.stop(hands, plans))
             means.reach("staging-stopped")
+            began = time.monotonic()
             yield
-            downtime.swapped = True
+            downtime.swap_seconds = time.monotonic() - began
             means.reach("staging-swapped")
             instances.forget_others(means.settings, plans)
         finally:

@@ -17,7 +17,7 @@ from stackward.core.errors import StackwardError
 from stackward.core.model import Stack, Tree, display
 from stackward.core.staging import Derived, Facts, Move, Refusal, Wish
 from stackward.stacks import places
-from stackward.steps import nightly
+from stackward.steps.sources import NIGHTLY
 from stackward.tools import compose, filesystem
 from stackward.tools.compose_files import ENVIRONMENT_FILE, load_yaml, read_env_file
 from stackward.tools.docker import Docker, DockerError
@@ -92,7 +92,7 @@ def plan(settings: Settings, docker: Docker | None, stack: Stack, image: str, *,
     if stack.policy.staged.service:
         return _by_hand(stack)
     volume = Path(os.path.realpath(settings.volume))
-    place = Place(home(settings, stack.name), stack.project + SUFFIX, (Move(str(volume), str(nightly.place(volume))),))
+    place = Place(home(settings, stack.name), stack.project + SUFFIX, (Move(str(volume), str(volume / NIGHTLY)),))
     return derive(settings, docker, stack, place, image, fresh=fresh)
 
 
