@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -78,6 +80,7 @@ def test_a_snapshot_is_made_listed_and_deleted(called: Called, volume: Path) -> 
         (("create", "a", "b"), ExitCode.USAGE, "takes one name"),
         (("delete",), ExitCode.USAGE, "needs the name"),
         (("delete", "none-such"), ExitCode.FAILED, "no snapshot none-such"),
+        (("diff",), ExitCode.USAGE, "one snapshot or two"),
         (("list", "x"), ExitCode.USAGE, "takes no name"),
     ],
 )
@@ -85,6 +88,25 @@ def test_what_makes_no_sense_is_said(called: Called, words: tuple[str, ...], cod
     got, out, err = called("snapshot", *words)
     assert got == code
     assert why in err + json.dumps(out)
+
+
+def test_a_diff_against_another_and_against_now(called: Called, volume: Path) -> None:
+    (volume / "f").write_text("x")
+    called("snapshot", "create", "one")
+    (volume / "new\nline").write_text("x")
+    (volume / "f").rename(volume / "g")
+    called("snapshot", "create", "two")
+    (volume / os.fsdecode(b"\xff")).write_text("x")
+    (volume / "g").unlink()
+    code, diff, _ = called("snapshot", "diff", "one", "two")
+    assert code == 0
+    assert diff["created"] == [{"path": "new\\nline", "base64": base64.b64encode(b"new\nline").decode()}]
+    assert diff["renamed"] == [{"from": {"path": "f"}, "to": {"path": "g"}}]
+    _, diff, _ = called("snapshot", "diff", "two")
+    assert diff["created"] == [{"path": "\\xff", "base64": base64.b64encode(b"\xff").decode()}]
+    assert diff["removed"] == [{"path": "g"}]
+    assert "- f" in called("snapshot", "diff", "one", "--human")[1]
+    assert [p.name for p in snapshots.home_of(volume).iterdir() if p.name.startswith(".")] == []
 
 
 def test_without_btrfs_the_job_is_skipped_and_who_asks_is_refused(called: Called, tmp_path: Path, monkeypatch) -> None:

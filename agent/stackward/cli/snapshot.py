@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +14,11 @@ from stackward.cli import results
 from stackward.cli.context import Context
 from stackward.cli.render import table
 from stackward.core.errors import ExitCode, SettingsError
-from stackward.core.model import JobResult
+from stackward.core.model import JobResult, display
 from stackward.core.units import format_age
 from stackward.jobs import snapshot
 from stackward.runner import Resource, RunContext, exit_code
-from stackward.steps import snapshots
+from stackward.steps import snapshot_diff, snapshots
 from stackward.tools.signals import interruptible
 from stackward.wiring import Appliance
 
@@ -24,11 +26,11 @@ VOLUME = Resource("volume")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.usage = "stackward snapshot [options] create [LABEL] | list | delete NAME…"
+    parser.usage = "stackward snapshot [options] create [LABEL] | list | diff NAME [NAME] | delete NAME…"
     parser.description = (
         "Read-only snapshots of the Btrfs volume, with all subvolumes nested in it. NAME is a snapshot's name, its label,"
         " or a date: then the newest of that day. One with a label stays until it is deleted; the others go by"
-        " STACKWARD_SNAPSHOT_KEEP."
+        " STACKWARD_SNAPSHOT_KEEP. diff says what changed from one to the other, or to now."
     )
     parser.add_argument("action", metavar="ACTION", choices=_ACTIONS, help=f"{', '.join(_ACTIONS)}")
     parser.add_argument("names", nargs="*", metavar="NAME", help="as the action needs them")
@@ -105,7 +107,54 @@ def _delete(arguments: Namespace, context: Context) -> int:
     return _executed("snapshot-delete", work, arguments, context)
 
 
-_ACTIONS: dict[str, Callable[[Namespace, Context], int]] = {"create": _create, "list": _list, "delete": _delete}
+def _diff(arguments: Namespace, context: Context) -> int:
+    if not 1 <= len(arguments.names) <= 2:
+        raise SettingsError("`snapshot diff` needs one snapshot or two", hint="stackward snapshot list")
+    settings = context.settings
+    known = snapshots.listed(settings.volume, settings.zone)
+    old, *others = [snapshots.choose(known, name) for name in arguments.names]
+    if others:
+        diff = snapshot_diff.between(old.path, others[0].path)
+    else:
+        with (
+            context.appliance.locks.hold(VOLUME.name, what="snapshot diff", wait=arguments.wait),
+            snapshots.passing(settings.volume, settings.snapshot_skip) as now,
+        ):
+            diff = snapshot_diff.between(old.path, now)
+    document = {
+        "from": old.name,
+        "to": others[0].name if others else "",
+        "created": [_path(path) for path in diff.created],
+        "changed": [_path(path) for path in diff.changed],
+        "renamed": [{"from": _path(before), "to": _path(after)} for before, after in diff.renamed],
+        "removed": [_path(path) for path in diff.removed],
+    }
+
+    def human(console: Console) -> None:
+        for mark, paths in (("+", diff.created), ("~", diff.changed), ("-", diff.removed)):
+            for path in paths:
+                console.print(f"{mark} {display(path) or '.'}", soft_wrap=True)
+        for before, after in diff.renamed:
+            console.print(f"> {display(before)} → {display(after)}", soft_wrap=True)
+        console.print(f"{diff.count} differences between {old.name} and {others[0].name if others else 'now'}")
+
+    context.output.show(document, human)
+    return ExitCode.OK
+
+
+def _path(path: bytes) -> dict[str, str]:
+    """A path for programs: as people read it and, where that is not it to the byte, its bytes in base64."""
+    shown = display(path) or "."
+    exact = {} if os.fsencode(shown) == path or not path else {"base64": base64.b64encode(path).decode("ascii")}
+    return {"path": shown, **exact}
+
+
+_ACTIONS: dict[str, Callable[[Namespace, Context], int]] = {
+    "create": _create,
+    "list": _list,
+    "diff": _diff,
+    "delete": _delete,
+}
 
 
 def _executed(job: str, work: Callable[[RunContext], JobResult], arguments: Namespace, context: Context) -> int:
