@@ -91,6 +91,11 @@ def assert_nothing_half_done(host: Host, *, snapshots: int = 0) -> None:
     assert host.run(script, check=False).stdout == ""
 
 
+def assert_no_open_undo(host: Host) -> None:
+    """Nothing is stopped or moved that nobody has put back."""
+    assert ".json" not in host.run(f"ls -A {STATE}/undo").stdout
+
+
 def by_stack(result: Mapping[str, Any], job: str = "backup-data") -> dict[str, dict[str, Any]]:
     """The parts of a chain's JSON for one job, by stack."""
     step = next(step for step in result["steps"] if step["job"] == job)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from stackward.core.errors import Interrupted
 from stackward.steps.undo import Step, Undo, WayBackError
+from stackward.tools.signals import interruptible
 
 
 @pytest.fixture
@@ -125,3 +128,41 @@ def test_a_record_that_cannot_be_read_is_named_and_left(undo: Undo, tmp_path: Pa
     (tmp_path / "undo" / "x.json").write_text("{")
     assert "x.json" in undo.take_back_open()[0]
     assert (tmp_path / "undo" / "x.json").exists()
+
+
+class Engine:
+    """Notes what it is asked; somebody presses Ctrl-C whenever it starts a container."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def await_stop(self, container: str, _since: float) -> None:
+        self.asked.append(f"await {container}")
+
+    def start(self, container: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        self.asked.append(f"start {container}")
+
+
+def test_a_signal_during_the_way_back_waits_for_its_end(tmp_path: Path) -> None:
+    engine = Engine()
+    undo = Undo(tmp_path / "undo", engine)
+    with (
+        pytest.raises(Interrupted),
+        interruptible(),
+        undo.promised("stopping", [Step("start", "a"), Step("start", "b")]) as stopping,
+    ):
+        stopping.add("b")
+    assert engine.asked == ["start a", "await b", "start b"]
+    assert records(tmp_path) == []
+
+
+def test_whoever_takes_back_a_dead_runs_record_waits_for_every_stop(tmp_path: Path) -> None:
+    undo = Undo(tmp_path / "undo", None)
+    with pytest.raises(WayBackError), undo.promised("stopping", [Step("start", "a"), Step("start", "b")]):
+        pass
+    engine = Engine()
+    with pytest.raises(Interrupted), interruptible():
+        Undo(tmp_path / "undo", engine).take_back_open()
+    assert engine.asked == ["await a", "start a", "await b", "start b"]
+    assert records(tmp_path) == []

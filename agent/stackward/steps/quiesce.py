@@ -93,17 +93,18 @@ def quiesced(
     began = time.monotonic()
     still = Standstill(limit_seconds)
     try:
-        with undo.promised(f"stack {stack.name} stands still", [*paused, *stopped]):
+        with undo.promised(f"stack {stack.name} stands still", [*paused, *stopped]) as stopping:
             crashpoints.reach("data-undo-written", crash_point)
-            still = _stand_still(docker, chosen, still)
+            still = _stand_still(docker, chosen, still, stopping)
             crashpoints.reach("data-quiesced", crash_point)
             yield still
     finally:
         still.seconds = time.monotonic() - began
 
 
-def _stand_still(docker: Docker, chosen: Plan, still: Standstill) -> Standstill:
+def _stand_still(docker: Docker, chosen: Plan, still: Standstill, stopping: set[str]) -> Standstill:
     for container in chosen.stop:
+        stopping.add(container.id)
         docker.stop(container.id)
         _ = still.remaining
     for container in chosen.pause:

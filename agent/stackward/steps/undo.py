@@ -13,7 +13,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from pathlib import Path
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
 from stackward.steps import crashpoints
-from stackward.tools import btrfs, compose, filesystem, process
+from stackward.tools import btrfs, compose, filesystem, process, signals
 from stackward.tools.docker import Docker, DockerUnavailableError, HookTimeout, NotFoundError
 from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
 
@@ -66,28 +66,30 @@ class Undo:
             os.close(descriptor)
 
     @contextmanager
-    def promised(self, reason: str, steps: Sequence[Step], *, only_on_error: bool = False) -> Iterator[None]:
+    def promised(self, reason: str, steps: Sequence[Step], *, only_on_error: bool = False) -> Iterator[set[str]]:
         """While the body runs, the way back is on disk; it is taken on leaving, however the body ends.
 
-        With `only_on_error` it is dropped, not taken, where the body ends well.
+        With `only_on_error` it is dropped, not taken, where the body ends well. The body adds to the set each container
+        that it begins to stop; if it is cut short in the midst of that, the way back waits for the stop before it starts.
 
         Raises:
             WayBackError: a step back failed (the others were taken); the record stays open for the next who looks.
         """
+        stopping: set[str] = set()
         if not steps:
-            yield
+            yield stopping
             return
         path, descriptor = self._write(reason, steps)
         try:
             try:
-                yield
+                yield stopping
             except BaseException:
-                self._settle(path, steps)
+                self._settle(path, steps, stopping)
                 raise
             if only_on_error:
                 self._remove(path)
             else:
-                self._settle(path, steps)
+                self._settle(path, steps, stopping)
         finally:
             os.close(descriptor)
 
@@ -148,7 +150,7 @@ class Undo:
         except (ValueError, TypeError, KeyError) as error:
             return [f"undo record {path} cannot be read ({error}); look at it, put things right, and remove it"]
         try:
-            self._settle(path, steps)
+            self._settle(path, steps, {step.subject for step in steps})
         except WayBackError as error:
             return [f"could not take back “{reason}” yet: {error.message}"]
         return [f"took back what a run left: {reason}"]
@@ -172,21 +174,25 @@ class Undo:
             raise
         return path, descriptor
 
-    def _settle(self, path: Path, steps: Sequence[Step]) -> None:
+    def _settle(self, path: Path, steps: Sequence[Step], stopping: Container[str]) -> None:
+        """Take all steps, whatever signals come meanwhile. Of the containers in `stopping` a stop may be under way."""
         failures = []
-        for number, step in enumerate(steps):
-            if number:
-                crashpoints.reach("undo-half", self._crash_point)
-            try:
-                self._take(step)
-            except (StackwardError, OSError) as error:
-                failures.append(f"{step.do} {display(step.subject)}: {error}")
+        began = time.monotonic()
+        with signals.deferred():
+            for number, step in enumerate(steps):
+                if number:
+                    crashpoints.reach("undo-half", self._crash_point)
+                try:
+                    self._take(step, began if step.subject in stopping else None)
+                except (StackwardError, OSError) as error:
+                    failures.append(f"{step.do} {display(step.subject)}: {error}")
+            if not failures:
+                self._remove(path)
         if failures:
             hint = "it is tried again when the appliance starts and before its next run"
             raise WayBackError("; ".join(failures), hint=hint)
-        self._remove(path)
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step, stopping_since: float | None) -> None:
         if step.do in _WITHOUT_CONTAINER:
             _WITHOUT_CONTAINER[step.do](step)
             return
@@ -194,6 +200,8 @@ class Undo:
             raise DockerUnavailableError("no Docker Engine answers")
         try:
             if step.do == "start":
+                if stopping_since is not None:
+                    self._docker.await_stop(step.subject, stopping_since)
                 self._docker.start(step.subject)
             elif step.do == "unpause":
                 self._docker.unpause(step.subject)

@@ -5,6 +5,7 @@ What is asked for twice is done once: stopping a stopped container, pausing a pa
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -32,7 +33,9 @@ __all__ = [
     "VolumeInfo",
 ]
 
-_FAREWELL_SECONDS = 30  # what a request may take longer than the container's own stop timeout
+_GRACE_SECONDS = 10.0  # Docker's own default
+_KILL_SECONDS = 2.0  # how long a container takes to be gone after Docker has killed it
+_POLL_SECONDS = 0.2
 
 
 class Docker(Leftovers):
@@ -77,12 +80,21 @@ class Docker(Leftovers):
         with self._translated(f"stop {container_id[:12]}"):
             try:
                 if timeout_seconds is None:
-                    timeout_seconds = float(
-                        self._api.inspect_container(container_id)["Config"].get("StopTimeout") or 10
-                    )
+                    timeout_seconds = self._grace_seconds(container_id)
                 self._api.stop(container_id, timeout=round(timeout_seconds))
             except docker.errors.NotFound:
                 return
+
+    def await_stop(self, container_id: str, since: float) -> None:
+        """Wait until a stop that may be under way is done. Docker goes on with it when whoever asked is gone.
+
+        At once for a container that does not run; for one that runs on, its grace period from `since` (monotonic).
+        Raises NotFoundError.
+        """
+        with self._translated(f"wait for {container_id[:12]}"):
+            end = since + self._grace_seconds(container_id) + _KILL_SECONDS
+            while self._state(container_id) == "running" and time.monotonic() < end:
+                time.sleep(_POLL_SECONDS)
 
     def start(self, container_id: str) -> None:
         """Start, and unpause if it is paused. Raises NotFoundError: a stack would be left without it."""
@@ -205,6 +217,11 @@ class Docker(Leftovers):
             "created_at": found.get("Created") or "",
             "size_bytes": int(found.get("Size") or 0),
         }
+
+    def _grace_seconds(self, container_id: str) -> float:
+        """How long it may take to end before Docker kills it."""
+        timeout = self._api.inspect_container(container_id)["Config"].get("StopTimeout")
+        return _GRACE_SECONDS if timeout is None else float(timeout)
 
     def _state(self, container_id: str) -> str:
         return str(self._api.inspect_container(container_id)["State"]["Status"])
