@@ -55,6 +55,8 @@ def clean() -> None:
         for kind, names in (("volume", seeds()), ("image", images)):
             if names:
                 run(["docker", kind, "rm", "--force", *names])
+        # What the builds of the appliance went through.
+        run(["docker", "image", "prune", "--force", "--filter", "label=dev.stackward.stage"])
 
 
 def tools() -> None:
