@@ -88,6 +88,7 @@ class Appliance:
 
         To be done before anything is run, and safe to do while others run.
         """
+        self.store.make_writable(self.now(), self.locks)
         warning, self.store.warning = self.store.warning, ""
         return [*([warning] if warning else []), *self.undo.take_back_open(), *self.runner.close_interrupted()]
 

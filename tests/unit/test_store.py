@@ -1,3 +1,7 @@
+import sqlite3
+import threading
+import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -184,6 +188,62 @@ def test_a_damaged_history_is_moved_aside_and_said(tmp_path, locks, harm):
     assert (tmp_path / "s.sqlite.damaged-20261121_120000").exists()
     with Store.open(path, now=NOON, locks=locks) as again:
         assert again.warning == ""
+
+
+def test_a_history_that_somebody_holds_locked_goes_on_in_a_copy(tmp_path, locks):
+    path = tmp_path / "s.sqlite"
+    with Store.open(path, now=NOON, locks=locks) as store:
+        store.remember_opted_in("shop", NOON)
+        with closing(sqlite3.connect(path, isolation_level=None)) as somebody:
+            somebody.execute("BEGIN IMMEDIATE")
+            somebody.execute("INSERT INTO note VALUES ('never', 'committed')")
+            store.make_writable(NOON, locks, patience_seconds=0.1)
+            store.remember_opted_in("wiki", NOON)
+            somebody.execute("COMMIT")
+        assert store.opted_in() == {"shop", "wiki"}
+        assert "goes on in a copy" in store.warning
+        assert not store.is_replaced()
+    with Store.open(path, now=NOON, locks=locks) as again:
+        assert again.opted_in() == {"shop", "wiki"}
+        assert again.note("never") is None
+    assert (tmp_path / "s.sqlite.locked-20261121_120000").exists()
+
+
+def test_a_history_that_is_locked_against_readers_too_begins_anew(tmp_path, locks):
+    path = tmp_path / "s.sqlite"
+    Store.open(path, now=NOON, locks=locks).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as somebody:
+        somebody.execute("PRAGMA locking_mode = EXCLUSIVE")
+        somebody.execute("INSERT INTO note VALUES ('k', 'v')")
+        with Store.open(path, now=NOON, locks=locks, busy_seconds=0.1) as store:
+            assert store.note("k") is None
+            assert "begins anew" in store.warning
+    assert (tmp_path / "s.sqlite.locked-20261121_120000").exists()
+
+
+def test_a_history_that_is_only_busy_for_a_moment_stays_where_it_is(tmp_path, locks):
+    path = tmp_path / "s.sqlite"
+    with (
+        Store.open(path, now=NOON, locks=locks) as store,
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        thread = threading.Thread(target=lambda: store.make_writable(NOON, locks, patience_seconds=20))
+        thread.start()
+        time.sleep(0.3)
+        other.execute("COMMIT")
+        thread.join()
+        assert store.warning == ""
+    assert not list(tmp_path.glob("s.sqlite.locked-*"))
+
+
+def test_who_has_the_old_file_open_is_told_that_it_was_replaced(tmp_path, locks):
+    path = tmp_path / "s.sqlite"
+    with Store.open(path, now=NOON, locks=locks) as one, Store.open(path, now=NOON, locks=locks) as two:
+        with closing(sqlite3.connect(path, isolation_level=None)) as somebody:
+            somebody.execute("BEGIN IMMEDIATE")
+            one.make_writable(NOON, locks, patience_seconds=0.1)
+        assert (one.is_replaced(), two.is_replaced()) == (False, True)
 
 
 def test_two_processes_write_in_turns(tmp_path, locks):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
+from stackward.store import rescue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from stackward.tools.locks import Locks
 
 BUSY_SECONDS = 30.0
+# A slow disk may take long over a commit; nobody's transaction takes this long.
+LOCKED_SECONDS = 120.0
+_AGAIN_SECONDS = 1.0
 # Each brings a database from the version of its place in this list to the next one. What was released is never edited.
 _MIGRATIONS = (
     """
@@ -89,31 +93,52 @@ class Database:
         self.warning = warning
 
     @classmethod
-    def open(cls, path: Path, *, now: datetime, locks: Locks) -> Self:
+    def open(cls, path: Path, *, now: datetime, locks: Locks, busy_seconds: float = BUSY_SECONDS) -> Self:
         """The database at `path`, made if it is not there.
 
-        A damaged one is moved aside (`.damaged-…`) and begun anew, and `warning` says so: a lost history is no reason
-        to stop backing up.
+        A damaged one is moved aside (`.damaged-…`) and begun anew, so is one that somebody holds locked against readers,
+        and `warning` says so: a lost history is no reason to stop backing up.
 
         Raises:
             StackwardError: it cannot be opened or made at all.
         """
         try:
-            return cls(path, _connect(path))
+            return cls(path, _connect(path, busy_seconds))
         except sqlite3.OperationalError as error:
-            raise _error(path, error) from error
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise _error(path, error) from error
         except sqlite3.DatabaseError:
             pass
         with locks.hold("store-repair", wait=True, what="mending the run history"):
             try:
-                return cls(path, _connect(path))  # somebody else was faster
+                return cls(path, _connect(path, 3 * busy_seconds))  # somebody else was faster
             except sqlite3.DatabaseError as error:
-                aside = f"{path}.damaged-{now:%Y%m%d_%H%M%S}"
-                for suffix in ("", "-wal", "-shm"):
-                    if os.path.exists(f"{path}{suffix}"):
-                        os.rename(f"{path}{suffix}", f"{aside}{suffix}")
-                warning = f"the run history was damaged ({error}); it begins anew, the old one is {display(aside)}"
+                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                    warning = rescue.replace(path, now)
+                else:
+                    aside = rescue.damaged_aside(path, now)
+                    warning = f"the run history was damaged ({error}); it begins anew, the old one is {display(aside)}"
                 return cls(path, _connect(path), warning)
+
+    def make_writable(self, now: datetime, locks: Locks, *, patience_seconds: float = LOCKED_SECONDS) -> None:
+        """Where somebody holds the file locked and does not let go, go on in a copy; `warning` says so.
+
+        To be called before anything that must not fail. Whoever else has the file open sees it by `is_replaced`.
+
+        Raises:
+            StackwardError: there cannot be a copy either.
+        """
+        if self.is_replaced() or not rescue.is_locked(self._path, patience_seconds):
+            return
+        with locks.hold("store-repair", wait=True, what="mending the run history"), self._lock:
+            try:
+                if not self.is_replaced() and rescue.is_locked(self._path, _AGAIN_SECONDS):
+                    self.warning = rescue.replace(self._path, now)
+                anew = _connect(self._path)
+            except (sqlite3.Error, OSError) as error:
+                raise StackwardError(f"the run history is locked, and no copy can be made: {error}") from error
+            self._connection.close()
+            self._connection, self._file = anew, _identity(self._path)
 
     def is_replaced(self) -> bool:
         """Another file is in its place, or none: somebody found this one damaged. What is written now is lost."""
@@ -172,8 +197,8 @@ def stamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     try:
         connection.row_factory = sqlite3.Row
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
