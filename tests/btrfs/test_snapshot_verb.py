@@ -81,6 +81,8 @@ def test_a_snapshot_is_made_listed_and_deleted(called: Called, volume: Path) -> 
         (("delete",), ExitCode.USAGE, "needs the name"),
         (("delete", "none-such"), ExitCode.FAILED, "no snapshot none-such"),
         (("diff",), ExitCode.USAGE, "one snapshot or two"),
+        (("restore", "x"), ExitCode.USAGE, "needs a snapshot and a stack"),
+        (("restore", "x", "shop"), ExitCode.FAILED, "no snapshot x"),
         (("list", "x"), ExitCode.USAGE, "takes no name"),
     ],
 )
@@ -107,6 +109,22 @@ def test_a_diff_against_another_and_against_now(called: Called, volume: Path) ->
     assert diff["removed"] == [{"path": "g"}]
     assert "- f" in called("snapshot", "diff", "one", "--human")[1]
     assert [p.name for p in snapshots.home_of(volume).iterdir() if p.name.startswith(".")] == []
+
+
+def test_going_back_to_one_and_forth_again(called: Called, volume: Path, tmp_path: Path) -> None:
+    (volume / "shop").mkdir()
+    (tmp_path / "docker/shop").mkdir()
+    (tmp_path / "docker/shop/data").symlink_to(volume / "shop")
+    (tmp_path / "docker/shop/compose.yaml").write_text("services: {web: {image: nginx, volumes: ['./data:/data']}}\n")
+    (volume / "shop/f").write_text("then")
+    called("snapshot", "create", "good")
+    (volume / "shop/f").write_text("now")
+    assert called("snapshot", "restore", "good", "shop")[0] == ExitCode.REFUSED  # nobody can say whether it runs
+    code, told, _ = called("snapshot", "restore", "good", "shop", "--force")
+    assert (code, told["artifacts"]) == (0, [told["details"]["snapshot"]])
+    assert (volume / "shop/f").read_text() == "then"
+    assert called("restore", "shop", "--undo", "--force")[0] == 0
+    assert (volume / "shop/f").read_text() == "now"
 
 
 def test_without_btrfs_the_job_is_skipped_and_who_asks_is_refused(called: Called, tmp_path: Path, monkeypatch) -> None:

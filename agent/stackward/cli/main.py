@@ -30,7 +30,7 @@ VERBS = {
     "find": "in which backups a file is",
     "verify": "read backups again and name what is damaged",
     "restore": "put back a stack, a path of it, or the configuration",
-    "snapshot": "snapshots of the Btrfs volume: make, list, compare, delete",
+    "snapshot": "snapshots of the Btrfs volume: make, list, compare, go back to, delete",
     "staging": "instances of stacks that run on last night's data",
     "prune": "remove the backups that retention no longer keeps",
     "jobs": "what runs when, and when it last did",

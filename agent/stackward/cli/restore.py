@@ -14,6 +14,7 @@ from stackward.core.errors import SettingsError, StackwardError
 from stackward.core.model import JobResult, display
 from stackward.jobs import restore, restore_config
 from stackward.runner import READS_BACKUPS, Resource, RunContext, exit_code, of_stack
+from stackward.steps import restoring
 from stackward.tools.signals import interruptible
 from stackward.wiring import Appliance
 
@@ -57,7 +58,7 @@ def run(arguments: Namespace, context: Context) -> int:
             progress=progress,
             dry_run=arguments.dry_run,
         )
-    context.output.show(results.document(job, result), lambda console: _draw(console, job, result))
+    context.output.show(results.document(job, result), lambda console: draw(console, job, result))
     return exit_code(result)
 
 
@@ -73,7 +74,7 @@ def _chosen(
         return "restore-config", lambda run: _config(arguments, appliance, run), (_CONFIG_RESOURCE,)
     if arguments.stacks or arguments.secrets or arguments.identity or arguments.missing:
         raise SettingsError("more STACKs, --secrets, --identity and --missing are for `restore config`")
-    stack, path = _stack_and_path(arguments.what, appliance)
+    stack, path = stack_and_path(arguments.what, appliance)
     return "restore", lambda run: _stack(arguments, appliance, stack, path, run), (of_stack(stack),)
 
 
@@ -103,7 +104,7 @@ def _config(arguments: Namespace, appliance: Appliance, run: RunContext) -> JobR
 
 
 def _stack(arguments: Namespace, appliance: Appliance, stack: str, path: str | None, run: RunContext) -> JobResult:
-    means = restore.Means(
+    means = restoring.Means(
         appliance.settings, appliance.docker_or_none, appliance.undo, run.now, run.run_id, run.progress
     )
     stacks = appliance.discover().stacks  # whoever waited for a lock sees the containers of now
@@ -124,7 +125,7 @@ def _stack(arguments: Namespace, appliance: Appliance, stack: str, path: str | N
     return restore.run(request, means, stacks)
 
 
-def _stack_and_path(what: str, appliance: Appliance) -> tuple[str, str | None]:
+def stack_and_path(what: str, appliance: Appliance) -> tuple[str, str | None]:
     """The stack's name goes up to the first colon, unless a stack is called all of it."""
     stack, colon, path = what.partition(":")
     if not colon or any(one.name == what for one in appliance.discovery.stacks):
@@ -132,7 +133,7 @@ def _stack_and_path(what: str, appliance: Appliance) -> tuple[str, str | None]:
     return stack, path or None
 
 
-def _draw(console: Console, job: str, result: JobResult) -> None:
+def draw(console: Console, job: str, result: JobResult) -> None:
     results.draw(console, job, result)
     for line in _lines(result):
         console.print(f"  {line}")

@@ -13,12 +13,14 @@ from rich.console import Console
 from stackward.cli import results
 from stackward.cli.context import Context
 from stackward.cli.render import table
+from stackward.cli.restore import draw, stack_and_path
 from stackward.core.errors import ExitCode, SettingsError
 from stackward.core.model import JobResult, display
 from stackward.core.units import format_age
-from stackward.jobs import snapshot
-from stackward.runner import Resource, RunContext, exit_code
+from stackward.jobs import restore_snapshot, snapshot
+from stackward.runner import Resource, RunContext, exit_code, of_stack
 from stackward.steps import snapshot_diff, snapshots
+from stackward.steps.restoring import Means
 from stackward.tools.signals import interruptible
 from stackward.wiring import Appliance
 
@@ -26,14 +28,20 @@ VOLUME = Resource("volume")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.usage = "stackward snapshot [options] create [LABEL] | list | diff NAME [NAME] | delete NAME…"
+    parser.usage = (
+        "stackward snapshot create [LABEL] | list | diff NAME [NAME] | restore NAME STACK[:PATH] | delete NAME…"
+    )
     parser.description = (
         "Read-only snapshots of the Btrfs volume, with all subvolumes nested in it. NAME is a snapshot's name, its label,"
         " or a date: then the newest of that day. One with a label stays until it is deleted; the others go by"
-        " STACKWARD_SNAPSHOT_KEEP. diff says what changed from one to the other, or to now."
+        " STACKWARD_SNAPSHOT_KEEP. diff says what changed from one to the other, or to now. restore"
+        " stops the stack, puts back all its data on the volume or one tree, and starts it; a PATH within a tree is put"
+        " back without a stop. What is replaced stays for seven days: `stackward restore STACK --undo`."
     )
     parser.add_argument("action", metavar="ACTION", choices=_ACTIONS, help=f"{', '.join(_ACTIONS)}")
     parser.add_argument("names", nargs="*", metavar="NAME", help="as the action needs them")
+    parser.add_argument("--overwrite", action="store_true", help="with restore of a PATH: replace what differs, too")
+    parser.add_argument("--force", action="store_true", help="with restore: although Docker does not answer")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done")
     parser.add_argument("--wait", action="store_true", help="wait for who is at work instead of exit code 75")
 
@@ -142,6 +150,23 @@ def _diff(arguments: Namespace, context: Context) -> int:
     return ExitCode.OK
 
 
+def _restore(arguments: Namespace, context: Context) -> int:
+    if len(arguments.names) != 2:
+        raise SettingsError("`snapshot restore` needs a snapshot and a stack", hint="stackward snapshot --help")
+    wanted, what = arguments.names
+    appliance = context.appliance
+    stack, path = stack_and_path(what, appliance)
+
+    def work(run: RunContext) -> JobResult:
+        request = restore_snapshot.Request(
+            wanted, stack, path, overwrite=arguments.overwrite, force=arguments.force, dry_run=arguments.dry_run
+        )
+        means = Means(appliance.settings, appliance.docker_or_none, appliance.undo, run.now, run.run_id, run.progress)
+        return restore_snapshot.run(request, means, appliance.discover().stacks)
+
+    return _executed("restore-snapshot", work, arguments, context, of_stack(stack))
+
+
 def _path(path: bytes) -> dict[str, str]:
     """A path for programs: as people read it and, where that is not it to the byte, its bytes in base64."""
     shown = display(path) or "."
@@ -153,11 +178,18 @@ _ACTIONS: dict[str, Callable[[Namespace, Context], int]] = {
     "create": _create,
     "list": _list,
     "diff": _diff,
+    "restore": _restore,
     "delete": _delete,
 }
 
 
-def _executed(job: str, work: Callable[[RunContext], JobResult], arguments: Namespace, context: Context) -> int:
+def _executed(
+    job: str,
+    work: Callable[[RunContext], JobResult],
+    arguments: Namespace,
+    context: Context,
+    *more: Resource,
+) -> int:
     appliance = context.appliance
     with interruptible(), context.output.progress() as progress:
         for message in appliance.recover():
@@ -165,12 +197,13 @@ def _executed(job: str, work: Callable[[RunContext], JobResult], arguments: Name
         result = appliance.runner.execute(
             job,
             work,
-            resources=(VOLUME,),
+            resources=(VOLUME, *more),
             wait=arguments.wait,
             progress=progress,
             dry_run=arguments.dry_run,
         )
-    context.output.show(results.document(job, result), lambda console: _draw(console, job, result))
+    draw_result = draw if job == "restore-snapshot" else _draw
+    context.output.show(results.document(job, result), lambda console: draw_result(console, job, result))
     return exit_code(result)
 
 

@@ -9,24 +9,17 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stackward.config import Settings
 from stackward.core.errors import ExitCode, RefusedError, SettingsError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
-from stackward.core.progress import Progress
-from stackward.steps import catalog, crashpoints, kept, quiesce, restore_path, restore_plan, restore_tree, volumes
+from stackward.steps import catalog, kept, quiesce, restore_path, restore_plan, restore_tree, restoring, volumes
 from stackward.steps.catalog import Artifact
-from stackward.steps.kept import Record
 from stackward.steps.restore_plan import Target
-from stackward.steps.undo import Undo
+from stackward.steps.restoring import Means, require_docker
 from stackward.steps.verification import check
 from stackward.tools import filesystem, rsync
-from stackward.tools.docker import Docker
-
-_NO_LIMIT = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +33,6 @@ class Request:
     overwrite: bool = False
     force: bool = False
     dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What a restore works with. `docker` is None where no engine answers."""
-
-    settings: Settings
-    docker: Docker | None
-    undo: Undo
-    now: datetime
-    run_id: str
-    progress: Progress
-
-    @property
-    def kept(self) -> Path:
-        return self.settings.state_dir / "kept"
-
-    def reach(self, point: str) -> None:
-        crashpoints.reach(point, self.settings.crash_point)
 
 
 @dataclass(slots=True)
@@ -112,13 +86,13 @@ def undo_last(stack: Stack, means: Means, *, dry_run: bool = False, force: bool 
     if dry_run:
         return JobResult(Outcome.OK, details=details | {"places": [display(e.place) for e in record.entries]})
     if record.whole_stack and not force:
-        _require_docker(means, stack)
+        require_docker(means, stack)
     plan = quiesce.whole_stack(stack) if record.whole_stack else quiesce.Plan()
     with ExitStack() as held:
         for tree in stack.trees:
             if tree.driver_options and tree.volume is not None and means.docker is not None:
                 volumes.place(means.docker, stack, tree.volume, held)
-        still = held.enter_context(quiesce.quiesced(means.docker, means.undo, stack, plan, _NO_LIMIT))
+        still = held.enter_context(quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT))
         places = kept.put_back(means.kept, record)
     part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)
     return JobResult(Outcome.OK, stacks=(part,), details=details | {"places": places})
@@ -138,52 +112,18 @@ def _whole(request: Request, means: Means, artifact: Artifact, stack: Stack, don
         done.details["stop"] = [c.name for c in quiesce.whole_stack(stack).stop]
         return
     if not request.force:
-        _require_docker(means, stack)
+        require_docker(means, stack)
     kept.discard_unfinished(means.kept, stack.name)
     if means.docker is not None and not request.force:
         restore_plan.refuse_other_users(stack, found, means.docker.containers())
     with ExitStack() as held:
         placed = [_placed(means, stack, target, held) for target in found]
-        _replace(means, artifact, stack, [restore_tree.replacement(t, means.run_id) for t in placed], done)
+        chosen = [restore_tree.replacement(target, means.run_id) for target in placed]
+        swapped = restoring.replace_trees(means, stack, _what(artifact, stack), chosen, restore_tree.prepare)
+    done.transfers += swapped.transfers
+    done.standstill_seconds = swapped.standstill_seconds
     if not stack.running:
         done.notes.append(f"{display(stack.name)} was not running and was not started")
-
-
-def _replace(
-    means: Means, artifact: Artifact, stack: Stack, chosen: Sequence[restore_tree.Replacement], done: _Done
-) -> None:
-    """Copy beside, stop, swap, go on. Whatever fails or kills this: the old trees, or the new ones, never a mixture."""
-    record = _record(means, artifact, stack, tuple({str(one.home): None for one in chosen}), whole_stack=True)
-    kept.write(means.kept, record)
-    try:
-        for one in chosen:
-            means.progress.step(
-                f"{display(stack.name)}: copying {display(one.target.place)}", total_bytes=one.target.entry.bytes
-            )
-            done.transfers.append(restore_tree.prepare(one, means.progress))
-        means.progress.step(f"{display(stack.name)}: swapping its data")
-        plan = quiesce.whole_stack(stack)
-        crash_point = means.settings.crash_point
-        with quiesce.quiesced(means.docker, means.undo, stack, plan, _NO_LIMIT, crash_point) as still:
-            means.reach("restore-stopped")
-            entries = tuple(entry for one in chosen for entry in restore_tree.entries(one))
-            record = replace(record, entries=entries)
-            kept.write(means.kept, record)
-            aside = [move for one in chosen for move in restore_tree.moves_aside(one)]
-            inward = [move for one in chosen for move in restore_tree.moves_in(one)]
-            reason = f"restore of stack {stack.name}: what was there is moved aside"
-            with means.undo.promised(reason, restore_tree.ways_back(aside), only_on_error=True):
-                restore_tree.carry_out(aside)
-                means.reach("restore-aside")
-                restore_tree.carry_out(inward)
-                for one in chosen:
-                    restore_tree.adopt_attributes(one)
-                kept.write(means.kept, replace(record, done=True))
-                means.reach("restore-copied")
-    except BaseException:
-        kept.discard_unfinished(means.kept, stack.name)
-        raise
-    done.standstill_seconds = still.seconds
 
 
 def _path(request: Request, means: Means, artifact: Artifact, stack: Stack, done: _Done) -> None:
@@ -197,40 +137,11 @@ def _path(request: Request, means: Means, artifact: Artifact, stack: Stack, done
     with ExitStack() as held:
         place = target.place if request.dry_run else _placed(means, stack, target, held).place
         chosen = restore_path.plan(inside, place, overwrite=request.overwrite)
-        _describe_path(chosen, done)
+        done.details |= restoring.described_path(chosen)
+        done.notes += restoring.path_notes(chosen)
         if not request.dry_run:
-            _write_path(means, artifact, stack, chosen, done)
-
-
-def _write_path(means: Means, artifact: Artifact, stack: Stack, chosen: restore_path.Plan, done: _Done) -> None:
-    kept.discard_unfinished(means.kept, stack.name)
-    if not chosen.write:
-        return
-    home = restore_path.home_of(chosen.place, means.run_id)
-    record = _record(means, artifact, stack, (str(home),), path=str(chosen.inside.path))
-    record = replace(record, entries=tuple(restore_path.entries(chosen, home)))
-    kept.write(means.kept, record)
-    means.progress.step(f"{display(stack.name)}: restoring {display(chosen.inside.path)}")
-
-    def finished() -> None:
-        kept.write(means.kept, replace(record, done=True))
-
-    done.transfers.append(restore_path.carry_through(chosen, home, means.undo, finished))
-
-
-def _describe_path(chosen: restore_path.Plan, done: _Done) -> None:
-    done.details |= {
-        "place": display(chosen.place / chosen.inside.path),
-        "new": [display(path) for path in chosen.new[: restore_tree.SHOWN]],
-        "overwritten": [display(path) for path in chosen.replace[: restore_tree.SHOWN]],
-        "left_alone": chosen.left_alone,
-        "changes": len(chosen.write),
-    }
-    if chosen.left_alone:
-        done.notes.append(
-            f"{chosen.left_alone} that differ from the backup were left alone (--overwrite replaces them)"
-        )
-    done.notes.append("only files: a database that refers to them is as it was")
+            transfer = restoring.write_path(means, stack, _what(artifact, stack, str(inside.path)), chosen)
+            done.transfers += [transfer] if transfer else []
 
 
 def _elsewhere(request: Request, means: Means, artifact: Artifact, to: Path, stack: Stack | None, done: _Done) -> None:
@@ -286,33 +197,8 @@ def _placed(means: Means, stack: Stack, target: Target, held: ExitStack) -> Targ
     return replace(target, place=volumes.place(means.docker, stack, target.volume, held))
 
 
-def _require_docker(means: Means, stack: Stack) -> None:
-    if means.docker is None:
-        raise RefusedError(
-            f"no Docker Engine answers: it is not known whether {display(stack.name)} is running",
-            hint="start Docker, or add --force if the stack does not run",
-        )
-
-
-def _record(
-    means: Means,
-    artifact: Artifact,
-    stack: Stack,
-    directories: tuple[str, ...],
-    *,
-    path: str = "",
-    whole_stack: bool = False,
-) -> Record:
-    what = f"restore of {display(stack.name)}{':' + display(path) if path else ''} from {artifact.name.name}"
-    return Record(
-        run=means.run_id,
-        at=means.now.isoformat(),
-        subject=stack.name,
-        what=what,
-        entries=(),
-        directories=directories,
-        whole_stack=whole_stack,
-    )
+def _what(artifact: Artifact, stack: Stack, path: str = "") -> str:
+    return f"restore of {display(stack.name)}{':' + display(path) if path else ''} from {artifact.name.name}"
 
 
 def _result(request: Request, artifact: Artifact, done: _Done) -> JobResult:

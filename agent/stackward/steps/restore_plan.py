@@ -107,25 +107,29 @@ def locate(artifact: Artifact, stack: str, path: str, directory: Path | None) ->
         SettingsError: it leads outside, or means several.
         StackwardError: the backup does not hold it.
     """
+    roots = [(tree, artifact.path / tree.path) for tree in artifact.trees(stack)]
+    return locate_in(roots, path, directory, f"{artifact.name.name} holds no {display(path)} of {display(stack)}")
+
+
+def locate_in(roots: Sequence[tuple[TreeEntry, Path]], path: str, directory: Path | None, absent: str) -> Inside:
+    """As `locate`, among trees that lie at the given places. Raises StackwardError(absent) where none holds it."""
     wanted = PurePosixPath(os.path.normpath(path or "."))
     if ".." in wanted.parts:
         raise SettingsError(f"{display(path)} leads out of the stack")
-    trees = artifact.trees(stack)
+    trees = [tree for tree, _root in roots]
+    places = {tree.mount_name: root for tree, root in roots}
     for candidates in (_by_source(trees, wanted, directory), _by_name(trees, wanted), [(t, wanted) for t in trees]):
         held = [
-            Inside(tree, artifact.path / tree.path, relative)
+            Inside(tree, places[tree.mount_name], relative)
             for tree, relative in candidates
-            if not relative.is_absolute() and holds(artifact.path / tree.path, relative)
+            if not relative.is_absolute() and holds(places[tree.mount_name], relative)
         ]
         if len(held) > 1:
             several = ", ".join(display(f"{inside.entry.mount_name}/{wanted}") for inside in held)
             raise SettingsError(f"{display(path)} is in several trees", hint=f"say which: {several}")
         if held:
             return held[0]
-    raise StackwardError(
-        f"{artifact.name.name} holds no {display(path)} of {display(stack)}",
-        hint="`stackward find NAME` looks through all backups",
-    )
+    raise StackwardError(absent, hint="`stackward find NAME` looks through all backups")
 
 
 def holds(root: Path, relative: PurePosixPath) -> bool:

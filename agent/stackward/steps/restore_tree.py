@@ -20,7 +20,7 @@ from stackward.steps import kept
 from stackward.steps.kept import KEPT, Entry
 from stackward.steps.restore_plan import Target
 from stackward.steps.undo import Step
-from stackward.tools import btrfs, filesystem, rsync
+from stackward.tools import btrfs, filesystem, process, rsync
 
 SHOWN = 1000  # changes that a dry run names; the rest are counted
 _STAYS = frozenset({KEPT, "lost+found"})  # of a mount point: belongs to the file system
@@ -80,6 +80,24 @@ def prepare(one: Replacement, progress: Progress) -> rsync.Transfer:
     transfer = rsync.copy(one.target.source, one.new, on_progress=advance)
     filesystem.sync_filesystem(one.new)
     return transfer
+
+
+def share(one: Replacement, _progress: Progress) -> rsync.Transfer:
+    """As `prepare`, from a source on the same Btrfs: what the two have in common takes no room.
+
+    Raises:
+        CommandError, OSError: there is no whole copy.
+    """
+    source, place = one.target.source, one.target.place
+    one.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if filesystem.is_subvolume(source) and not one.children:
+        btrfs.snapshot_all(source, one.new, lambda _nested: True, read_only=False)
+    else:
+        if filesystem.is_subvolume(place) and not one.children:
+            btrfs.create_subvolume(one.new)
+        process.run(["cp", "--archive", "--reflink=auto", "--no-target-directory", "--", source, one.new])
+    filesystem.sync_filesystem(one.home)
+    return rsync.Transfer(files=0, files_changed=0, files_deleted=0, bytes=0, bytes_changed=0, vanished=False)
 
 
 def moves_aside(one: Replacement) -> list[Move]:
