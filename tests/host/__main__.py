@@ -12,6 +12,7 @@ from .engine import IMAGE_LABEL, apt_install, ensure_engine
 from .machine import HostError, Run
 from .seed import one_at_a_time, seeds
 from .shell import CommandError, run
+from .unpacked import ensure_unpacked
 
 # What the tests use on the machine itself, and the Debian packages that have it.
 PROGRAMS = {
@@ -64,6 +65,7 @@ def tools() -> None:
     missing = sorted({package for program, package in PROGRAMS.items() if not shutil.which(program)})
     if missing:
         apt_install(*missing)
+    ensure_unpacked()
     ensure_engine()
 
 

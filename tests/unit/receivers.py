@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Receiver:
     """What arrived, as (method, path, body); `answer` may sleep, fail, or drip."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, bind):
         self.requests = []
         receiver = self
 
@@ -29,10 +29,11 @@ class Receiver:
             def log_message(self, *_):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer((bind, 0), Handler)
         self.server.daemon_threads = True
         self.server.block_on_close = False
-        self.address = f"127.0.0.1:{self.server.server_address[1]}"
+        self.port = self.server.server_address[1]
+        self.address = f"127.0.0.1:{self.port}"
 
     @property
     def documents(self):
@@ -61,8 +62,8 @@ def hangs(handler):
 
 
 @contextmanager
-def http(answer=fine):
-    receiver = Receiver(answer)
+def http(answer=fine, bind="127.0.0.1"):
+    receiver = Receiver(answer, bind)
     thread = threading.Thread(target=receiver.server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -79,9 +80,9 @@ def free_port():
         return one.getsockname()[1]
 
 
-def receive_gelf_udp(receiver, count):
+def receive_gelf_udp(receiver, count, timeout=5):
     """`count` whole messages from a bound UDP socket, their chunks put together in whatever order they come."""
-    receiver.settimeout(5)
+    receiver.settimeout(timeout)
     messages, parts = [], {}
     while len(messages) < count:
         datagram = receiver.recv(65536)
