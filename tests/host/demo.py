@@ -90,6 +90,19 @@ def demo() -> None:
     screen.do(host, "cd /opt/docker/shop && docker compose up -d")
     screen.do(host, "stackward status")
 
+    screen.heading("systemd owns the stacks: the host's units, and a restart through them from inside the appliance")
+    for part in ("host-units", "image/logrotate.conf"):
+        host.put(CHECKOUT / part, f"{APPLIANCE_HOME}/{part}")
+    screen.do(
+        host, f"cd {APPLIANCE_HOME} && host-units/install >/var/log/host-units.log && tail -n 1 /var/log/host-units.log"
+    )
+    screen.do(host, "stackward host restart site")
+    screen.do(host, "journalctl --no-pager --output cat --lines 3 --unit docker-compose@site")
+
+    screen.heading("The week, and what Prometheus is told")
+    screen.do(host, "stackward jobs")
+    screen.do(host, "curl --silent --fail http://127.0.0.1:9466/metrics | grep '^stackward_stack_protected'")
+
     print(f"""
 Done in {time.monotonic() - began:.0f} seconds. The host is yours to explore:
    make demo-shell                                              a shell on it
