@@ -105,7 +105,7 @@ def work_of(
 def _list(context: Context, stacks: Sequence[Stack]) -> int:
     appliance = context.appliance
     docker, now = appliance.docker_or_none, appliance.now()
-    plans = staging.plans(appliance.settings, docker, [stack for stack in stacks if stack.policy.staging])
+    plans = staging.plans(appliance.settings, docker, stacks, fresh=True)
     rows = []
     for one in plans:
         containers = instances.containers(docker, one)
@@ -190,7 +190,7 @@ def _logs(context: Context, chosen: Plan, arguments: Namespace) -> int:
 def _plan_of(appliance: Appliance, stack: Stack) -> Plan:
     """The stack's instance; also of one whose label is off: so it can be looked at before it is switched on."""
     docker = appliance.docker_or_none
-    plans = staging.plans(appliance.settings, docker, appliance.discovery.stacks)
+    plans = staging.plans(appliance.settings, docker, appliance.discovery.stacks, fresh=True)
     known = next((one for one in plans if one.stack.name == stack.name), None)
     return known or staging.plan(appliance.settings, docker, stack, staging.own_image(docker), fresh=True)
 

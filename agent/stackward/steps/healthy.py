@@ -37,7 +37,7 @@ def wait(
     limit_seconds: float,
     settle_seconds: float = SETTLE_SECONDS,
 ) -> tuple[Health, ...]:
-    """Return when every one of `services` is well, or one can no longer become so, or the time is up.
+    """Return when every one of `services` is well, or one can no longer become so (then only those), or the time is up.
 
     Well is: healthy; running without a healthcheck and without a restart for `settle_seconds`; or ended with exit code 0.
     What was unhealthy may become well until the time is up: a database that recovers takes its time.
@@ -50,7 +50,9 @@ def wait(
     while True:
         containers = [one for one in docker.containers(project) if not one.one_off and one.service in services]
         found = tuple(_judged(name, containers, steady) for name in sorted(services))
-        if all(health.good for health in found) or any(health.final and not health.good for health in found):
+        hopeless = tuple(health for health in found if health.final and not health.good)
+        if hopeless or all(health.good for health in found):
+            found = hopeless or found  # what has not had its time yet is no reason
             break
         if time.monotonic() >= deadline:
             found = tuple(_at_the_end(health, limit_seconds) for health in found)
