@@ -15,10 +15,10 @@ from stackward.core import remarks
 from stackward.core.model import Container, JobResult, Outcome, Stack, display
 from stackward.core.progress import Progress
 from stackward.core.remarks import Finding, Image, Severity
-from stackward.stacks import Discovery
+from stackward.stacks import Discovery, places
 from stackward.steps import coverage, report_files
 from stackward.steps.audit_report import Facts, make_document
-from stackward.tools import compose, compose_lint
+from stackward.tools import compose, compose_lint, filesystem
 from stackward.tools.compose_lint import Linted
 from stackward.tools.docker import Docker, DockerError
 from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
@@ -48,7 +48,8 @@ def run(
     if not dry_run:
         report_files.write(settings.log_dir / FILE, document)
     bad = [finding for finding in findings if finding.severity is Severity.ERROR]
-    reasons = [f"{display(one.stack)}: {one.text}" if one.stack else one.text for one in bad] + facts.missing
+    reasons = [f"{display(one.stack)}: {one.text}" if one.stack else one.text for one in bad]
+    reasons += [facts.blind] if facts.blind else []  # a host without the bridge is no less healthy for it
     details = document if dry_run else {"file": str(settings.log_dir / FILE), **_shown(document)}
     return JobResult(Outcome.WARN if reasons else Outcome.OK, tuple(reasons), details=details)
 
@@ -60,11 +61,14 @@ def observe(
     try:
         facts.containers = tuple(docker.containers()) if docker else ()
         facts.images = _images(docker, facts.containers) if docker else ()
+        own = places.own_container(docker, filesystem.mounts())
+        facts.own_project = own.project if own else ""
         unseen = "" if docker else discovery.docker_error or "no Docker Engine answers"
     except DockerError as error:
         unseen = error.message
     if unseen:
-        facts.missing.append(f"containers, their ports and images are not told: {unseen}")
+        facts.blind = f"containers, their ports and images are not told: {unseen}"
+        facts.missing.append(facts.blind)
     try:
         facts.host = bridge.facts()
     except (BridgeUnavailableError, BridgeError) as error:
@@ -100,6 +104,8 @@ def find(discovery: Discovery, facts: Facts, now: datetime) -> list[Finding]:
                     Finding(Severity.WARN if severity == "critical" else Severity.INFO, "lint", text, stack.name)
                 )
     for project in discovery.outside:
+        if project.project == facts.own_project:
+            continue
         text = f"the compose project {display(project.project)} runs elsewhere and is not backed up: {project.reason}"
         found.append(Finding(Severity.WARN, "coverage", text))
     return sorted(found, key=lambda one: list(Severity).index(one.severity))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackward.config import Settings
-from stackward.core.model import Counts, JobResult, Outcome, Stack, display
+from stackward.core.model import JobResult, Outcome, Stack, display
 from stackward.core.progress import Progress
 from stackward.core.units import format_bytes
 from stackward.stacks.membership import STAGING_SUFFIX
@@ -127,7 +127,7 @@ def act(docker: Docker, plan: Sequence[Item], progress: Progress) -> JobResult:
     }
     outcome = Outcome.FAILED if away else Outcome.WARN if warnings else Outcome.OK
     reasons = (*([away] if away else []), _told(gone, freed), *warnings)
-    return JobResult(outcome, reasons, counts=Counts(bytes=freed), details=details)
+    return JobResult(outcome, reasons, details=details)
 
 
 def why_keep_container(one: Leftover, what: Needs) -> str:

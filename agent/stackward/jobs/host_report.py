@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -96,8 +97,6 @@ def find(facts: Facts) -> Iterator[Finding]:
             yield Finding(Severity.WARN, "space", text)
     for unit in facts.host.failed_units if facts.host else ():
         yield Finding(Severity.WARN, "systemd", f"the unit {display(unit)} has failed")
-    for warning in (facts.docker or {}).get("Warnings") or ():
-        yield Finding(Severity.INFO, "docker", str(warning))
 
 
 def _of_btrfs(one: Btrfs) -> Iterator[Finding]:
@@ -106,10 +105,10 @@ def _of_btrfs(one: Btrfs) -> Iterator[Finding]:
         if device.total:
             counted = ", ".join(f"{name} {count}" for name, count in device.errors.items() if count)
             yield Finding(Severity.ERROR, "btrfs", f"Btrfs counts errors of {device.path} ({place}): {counted}")
-    if one.usage is None:
-        return
-    if one.usage.missing:
-        yield Finding(Severity.ERROR, "btrfs", f"a device of the Btrfs file system {place} is missing")
+    if one.missing_devices:
+        yield Finding(
+            Severity.ERROR, "btrfs", f"the Btrfs file system {place} misses {one.missing_devices} of its devices"
+        )
     if one.usage.unallocated < _LITTLE_UNALLOCATED and one.usage.size > 4 * _LITTLE_UNALLOCATED:
         left = format_bytes(one.usage.unallocated)
         text = f"the Btrfs file system {place} has only {left} unallocated: btrfs balance start -dusage=50 {place}"
@@ -119,35 +118,41 @@ def _of_btrfs(one: Btrfs) -> Iterator[Finding]:
 def _spaces(settings: Settings) -> Iterator[Space]:
     """The file systems of every place that matters to us, each once."""
     table = filesystem.mounts()
-    places = (
-        (settings.docker_root, 0),
-        (settings.backup_root, settings.minimum_free_bytes),
-        (settings.volume, 0),
-        (settings.docker_volumes, 0),
-        (settings.state_dir, 0),
-        (settings.log_dir, 0),
-    )
-    seen: set[str] = set()
-    for path, minimum in places:
-        try:
-            real = Path(os.path.realpath(path))
-            found = os.statvfs(real)
+    places = {
+        "DOCKER_ROOT": settings.docker_root,
+        "BACKUP_ROOT": settings.backup_root,
+        "STACKWARD_VOLUME": settings.volume,
+        "Docker's volumes": settings.docker_volumes,
+        "Stackward's state": settings.state_dir,
+        "logs": settings.log_dir,
+    }
+    found: dict[str, list[tuple[str, Path, filesystem.Mount]]] = {}
+    for name, path in places.items():
+        real = Path(os.path.realpath(path))
+        if real.exists():
             mount = filesystem.mount_of(real, table)
-        except OSError:
-            continue
-        if mount.device in seen:
-            continue
-        seen.add(mount.device)
-        yield Space(
-            path=path,
-            type=mount.type,
-            device=mount.source,
-            size_bytes=found.f_blocks * found.f_frsize,
-            free_bytes=found.f_bavail * found.f_frsize,
-            files=found.f_files,
-            free_files=found.f_favail,
-            minimum_bytes=minimum,
-        )
+            found.setdefault(mount.device, []).append((name, real, mount))
+    for held in found.values():
+        _, path, mount = held[0]
+        names = tuple(name for name, _, _ in held)
+        minimum = settings.minimum_free_bytes if "BACKUP_ROOT" in names else 0
+        with suppress(OSError):  # gone meanwhile
+            yield _space(path, mount, names, minimum)
+
+
+def _space(path: Path, mount: filesystem.Mount, places: tuple[str, ...], minimum_bytes: int) -> Space:
+    found = os.statvfs(path)
+    return Space(
+        path=path,
+        places=places,
+        type=mount.type,
+        device=mount.source,
+        size_bytes=found.f_blocks * found.f_frsize,
+        free_bytes=found.f_bavail * found.f_frsize,
+        files=found.f_files,
+        free_files=found.f_favail,
+        minimum_bytes=minimum_bytes,
+    )
 
 
 def _btrfs(facts: Facts) -> Iterator[Btrfs]:
@@ -155,6 +160,11 @@ def _btrfs(facts: Facts) -> Iterator[Btrfs]:
         if space.type != "btrfs":
             continue
         try:
-            yield Btrfs(space.path, btrfs_health.device_stats(space.path), btrfs_health.usage(space.path))
-        except (process.CommandError, ValueError, KeyError, TypeError) as error:
+            yield Btrfs(
+                space.path,
+                btrfs_health.device_stats(space.path),
+                btrfs_health.usage(space.path),
+                btrfs_health.missing_devices(space.path),
+            )
+        except (process.CommandError, OSError, ValueError, KeyError, TypeError) as error:
             facts.missing.append(f"Btrfs does not tell of {display(space.path)}: {error}")

@@ -25,7 +25,10 @@ _OPEN_LABELS = ("stackward.", "com.centurylinklabs.watchtower.", "org.opencontai
 
 @dataclass(slots=True)
 class Facts:
-    """What was found. `missing` says in words what could not be."""
+    """What was found. `missing` says in words what could not be, `blind` if that is Docker.
+
+    `own_project` is the one that we run in ourselves.
+    """
 
     containers: tuple[Container, ...] = ()
     images: tuple[Image, ...] = ()
@@ -33,6 +36,8 @@ class Facts:
     linted: dict[str, Linted] = field(default_factory=dict)
     covered: dict[str, list[Coverage]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    blind: str = ""
+    own_project: str = ""
 
     def published(self, discovery: Discovery) -> list[Published]:
         """The ports that containers have published, with who listens on the host."""

@@ -23,9 +23,13 @@ NOT_READABLE = "not readable here"
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A file system by one of the paths that lie on it. `files` is 0 where it has no fixed number of inodes."""
+    """A file system by one of the paths that lie on it, and which of our places do.
+
+    `files` is 0 where it has no fixed number of inodes; below `minimum_bytes` no backup is begun.
+    """
 
     path: Path
+    places: tuple[str, ...]
     type: str
     device: str
     size_bytes: int
@@ -41,7 +45,8 @@ class Btrfs:
 
     path: Path
     devices: tuple[Device, ...]
-    usage: Usage | None
+    usage: Usage
+    missing_devices: int = 0
 
 
 @dataclass(slots=True)
@@ -95,7 +100,8 @@ def make_document(facts: Facts, findings: Sequence[Finding], *, host_name: str, 
             {
                 "path": display(found.path),
                 "devices": [{"device": display(device.path), **device.errors} for device in found.devices],
-                "usage_bytes": asdict(found.usage) if found.usage else None,
+                "missing_devices": found.missing_devices,
+                "usage_bytes": asdict(found.usage),
             }
             for found in facts.btrfs
         ],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
 _BUILTIN_NETWORKS = frozenset({"bridge", "host", "none"})
+_SHORT = len("sha256:") + 12  # as Docker shows an ID
 _STOPPED = ("created", "exited", "dead")
 _SIZES_BY_TYPE = (1, 42)  # from this version of the API on, sizes of images can be had without those of all volumes
 
@@ -56,7 +57,7 @@ class Leftovers(Engine):
         return [
             Leftover(
                 str(entry["Id"]),
-                (_names(entry, "RepoDigests") or (str(entry["Id"]),))[0],
+                (_names(entry, "RepoDigests") or (str(entry["Id"])[:_SHORT],))[0],
                 digests=_names(entry, "RepoDigests"),
                 tags=_names(entry, "RepoTags"),
             )
