@@ -57,7 +57,7 @@ def report(
     _ping(appliance, result, chain, now)
     warnings = [_tried("the host could not be looked at", lambda: appliance.store.keep_view(look(appliance).view))]
     if push_metrics:
-        warnings.append(_tried("metrics were not pushed", lambda: _push(appliance)))
+        warnings.append(pushed(appliance))
     if send_log:
         warnings.append(_tried("the log was not sent", lambda: _send_log(appliance, result, trigger, now)))
     return [warning for warning in warnings if warning]
@@ -147,6 +147,11 @@ def _tried(what: str, work: Callable[[], None]) -> str:
     except (StackwardError, OSError) as error:
         return f"{what}: {getattr(error, 'message', error)}"
     return ""
+
+
+def pushed(appliance: Appliance) -> str:
+    """Push what metrics say now; returns "" or why it did not work."""
+    return _tried("metrics were not pushed", lambda: _push(appliance))
 
 
 def _push(appliance: Appliance) -> None:

@@ -183,6 +183,13 @@ VARIABLES = (
         " disk do not begin together",
     ),
     Variable(
+        "STACKWARD_BACKUP_ON_CHANGE",
+        "backup_on_change",
+        parse_delay,
+        "off",
+        "back up the configuration when it has changed and was then left alone for this long (`5m`)",
+    ),
+    Variable(
         "STACKWARD_LISTEN",
         "listen",
         parse_listen,
@@ -211,7 +218,8 @@ VARIABLES = (
         "pushgateway_url",
         parse_http_url,
         "none",
-        "a Prometheus Pushgateway that gets all metrics after each scheduled chain, and with `--push-metrics`",
+        "a Prometheus Pushgateway that gets all metrics every two minutes, after each chain that is scheduled, and with"
+        " `--push-metrics`",
         secret=True,
     ),
     Variable(

@@ -34,10 +34,19 @@ SCOPE = "standing"
 class Lookout(threading.Thread):
     """Runs until `ending` is set; it may be left behind where it hangs."""
 
-    def __init__(self, settings: Settings, ending: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ending: threading.Event,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        tick_seconds: float = TICK_SECONDS,
+    ) -> None:
         super().__init__(name="lookout", daemon=True)
         self._settings = settings
         self._ending = ending
+        self._look_seconds = look_seconds
+        self._tick_seconds = tick_seconds
         self._appliance: Appliance | None = None
         self._before: dict[str, str] = {}
         self._said = ""
@@ -49,16 +58,16 @@ class Lookout(threading.Thread):
         while not self._ending.is_set():
             try:
                 if time.monotonic() >= next_look:
-                    next_look = time.monotonic() + LOOK_SECONDS
+                    next_look = time.monotonic() + self._look_seconds
                     self._appliance = self._anew()
                     self._look(self._appliance)
                 if self._appliance is not None:
                     self._send(self._appliance)
             except (StackwardError, OSError) as error:
                 self._say(str(error))
-            self._ending.wait(TICK_SECONDS)
+            self._ending.wait(self._tick_seconds)
         if self._sender is not None:
-            self._sender.terminate()
+            self._sender.kill()
         if self._appliance is not None:
             self._appliance.close()
 
@@ -85,7 +94,7 @@ class Lookout(threading.Thread):
         for key in changes.recovered:
             _LOG.info("%s: fine again", key, extra={"host": name})
         self._before = found.conditions
-        self._said = ""
+        self._say(afterwards.pushed(appliance) if appliance.settings.pushgateway_url else "")
 
     def _send(self, appliance: Appliance) -> None:
         if self._sender is not None:
@@ -101,6 +110,7 @@ class Lookout(threading.Thread):
             self._sender_until = time.monotonic() + DELIVERY_SECONDS
 
     def _say(self, text: str) -> None:
-        if text != self._said:
+        """Warn of what was not already said the last time; "" is that all is well."""
+        if text and text != self._said:
             _LOG.warning("%s", text)
         self._said = text

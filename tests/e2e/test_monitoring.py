@@ -143,7 +143,7 @@ def test_rules_are_evaluated_and_the_stack_that_lost_its_files_alerts(watched):
     assert watched.ask('ALERTS{alertname="StackwardFailed", stack="site"}')
     assert not watched.ask('ALERTS{alertname=~"StackwardFailed|StackwardTreeShrank", stack!="site"}')
     rules = [rule for group in watched.api("rules")["groups"] for rule in group["rules"]]
-    assert len(rules) == 19
+    assert len(rules) == 20
     assert {rule["health"] for rule in rules} == {"ok"}, [rule.get("lastError") for rule in rules]
 
 

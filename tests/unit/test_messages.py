@@ -60,7 +60,7 @@ def test_a_job_failed_as_a_whole():
         "backup-data failed at 02:04: BACKUP_ROOT has no ID file. Last good: yesterday 02:03. Next: is the disk mounted?"
     )
     assert body(trouble("", "no"), job="prune").endswith("Next: `stackward prune`")
-    assert body(trouble("", "no"), job="news").endswith("Next: `stackward runs`")
+    assert body(trouble("", "no"), job="news").endswith("Next: `stackward runs --job news`")
 
 
 def test_another_job_than_the_backup_is_named():

@@ -23,6 +23,8 @@ _NEXT = {
     "prune": "stackward prune",
     "nightly": "stackward run nightly",
     "weekly": "stackward run weekly",
+    "health": "stackward health",
+    "observability": "stackward observability",
 }
 
 
@@ -131,7 +133,7 @@ def _next(job: str, troubles: Sequence[Trouble]) -> str:
     stacks = [trouble.stack for trouble in troubles if trouble.stack]
     if job == "backup-data" and stacks and len(stacks) <= _LISTED:
         return f"Next: `stackward backup {' '.join(shlex.quote(display(stack)) for stack in stacks)}`"
-    return f"Next: `{_NEXT.get(job, 'stackward runs')}`"
+    return f"Next: `{_NEXT.get(job, f'stackward runs --job {job}')}`"
 
 
 def _recoveries(job: str, recovered: Mapping[str, datetime], now: datetime) -> list[str]:
