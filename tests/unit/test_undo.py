@@ -41,6 +41,16 @@ def test_the_record_is_on_disk_while_the_body_runs_and_gone_after(undo: Undo, mo
     assert Path(moved.detail).read_text() == "precious"
 
 
+def test_a_record_counts_as_open_only_without_its_owner(undo: Undo, moved: Step, tmp_path: Path) -> None:
+    assert undo.open_count() == 0
+    with undo.promised("moving", [moved]):
+        assert undo.open_count() == 0
+        (record,) = records(tmp_path)
+        record.with_name("0-left.json").write_bytes(record.read_bytes())
+        assert undo.open_count() == 1
+    assert [path.name for path in records(tmp_path)] == ["0-left.json"]
+
+
 def test_the_way_back_is_taken_when_the_body_fails(undo: Undo, moved: Step, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), undo.promised("moving", [moved], only_on_error=True):
         os.rename(moved.detail, moved.subject)

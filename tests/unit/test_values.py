@@ -136,3 +136,21 @@ def test_suggestions_are_close_ones_only():
     assert values.suggest("BACKUP_ROT", ["BACKUP_ROOT", "TZ"]) == "did you mean BACKUP_ROOT?"
     assert values.suggest("backup_root", ["BACKUP_ROOT"]) == "did you mean BACKUP_ROOT?"
     assert values.suggest("zebra", ["BACKUP_ROOT"]) == ""
+
+
+def test_addresses_to_listen_on():
+    assert values.parse_listen(" 127.0.0.1:9466 ") == ("127.0.0.1", 9466)
+    assert values.parse_listen("[::1]:80") == ("::1", 80)
+    assert values.parse_listen("0.0.0.0:65535") == ("0.0.0.0", 65535)
+    assert values.parse_listen("OFF") is None
+    for text in ("", "9466", ":9466", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", "::1:80", "a b:80"):
+        with pytest.raises(ValueError, match="must be ADDRESS:PORT"):
+            values.parse_listen(text)
+
+
+def test_log_servers():
+    assert values.parse_gelf_url("udp://graylog:12201/") == "udp://graylog:12201"
+    assert values.parse_gelf_url("tcp://[2001:db8::1]:12201") == "tcp://[2001:db8::1]:12201"
+    for text in ("", "graylog:12201", "udp://graylog", "http://graylog:12201", "udp://graylog:12201/path"):
+        with pytest.raises(ValueError, match="must be udp"):
+            values.parse_gelf_url(text)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from stackward.core.model import Policy, Problem, Stack, Tree, TreeKind
-from stackward.core.verdict import Facts, State, judge
+from stackward.core.verdict import Cause, Facts, State, judge
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 FRESH = NOW - timedelta(hours=10)
@@ -44,6 +44,21 @@ def test_a_fresh_whole_backup_protects():
 def test_each_lack_is_a_reason_against(facts, reason):
     found = verdict(facts)
     assert (found.state, found.reasons) == (State.UNPROTECTED, (reason,))
+
+
+@pytest.mark.parametrize(
+    ("facts", "cause"),
+    [
+        (GOOD, None),
+        (Facts(config_at=FRESH), Cause.NEVER),
+        (Facts(NOW - timedelta(days=3), FRESH), Cause.OLD),
+        (Facts(FRESH, FRESH, damaged="yes"), Cause.DAMAGED),
+        (Facts(damaged="yes", held="it is empty now"), Cause.SHRANK),
+        (Facts(unreadable="gone", held="it is empty now"), Cause.UNREADABLE),
+    ],
+)
+def test_the_weightiest_reason_is_told_in_a_word(facts, cause):
+    assert verdict(facts).cause == cause
 
 
 def test_secrets_that_nobody_can_encrypt_leave_a_stack_unprotected():
