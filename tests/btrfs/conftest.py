@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from unit.conftest import api, compose_program, image, needs_compose  # noqa: F401 - for tests with containers
+
 
 def _mounted(directory: Path, name: str, size: str) -> Path:
-    image, point = directory / f"{name}.img", directory / name
-    subprocess.run(["truncate", "-s", size, image], check=True)
-    subprocess.run(["mkfs.btrfs", "-q", image], check=True, capture_output=True)
+    disk, point = directory / f"{name}.img", directory / name
+    subprocess.run(["truncate", "-s", size, disk], check=True)
+    subprocess.run(["mkfs.btrfs", "-q", disk], check=True, capture_output=True)
     point.mkdir()
-    subprocess.run(["mount", "-o", "loop", image, point], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, point], check=True)
     return point
 
 

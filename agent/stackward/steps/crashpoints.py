@@ -39,10 +39,16 @@ SNAPSHOT_POINTS = (
     "nightly-resumed",  # staging goes on, last night's snapshot is still there
 )
 
+CONVERT_POINTS = (
+    "convert-proven",  # the copy is there, compared and named; the stack stands still on the old tree
+    "convert-swapped",  # a link leads to it; the stack stands still
+    "convert-resumed",  # the stack runs on it; the copy is not yet called finished
+)
+
 
 def reach(point: str, chosen: str) -> None:
     """Die here if `chosen` is this point."""
-    if point not in POINTS + SNAPSHOT_POINTS:
+    if point not in POINTS + SNAPSHOT_POINTS + CONVERT_POINTS:
         raise ValueError(f"{point} is no crash point")
     if chosen == point:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,188 @@
+"""convert: moves a stack's trees to subvolumes of the volume, proves that nothing changed, and can go back.
+
+What was there is kept for seven days.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stackward.core.errors import RefusedError, SettingsError, StackwardError
+from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, Tree, display
+from stackward.steps import conversion, kept, quiesce, restoring, sizes, snapshots
+from stackward.steps.conversion import Move, Situation
+from stackward.steps.restoring import Means
+from stackward.tools import filesystem
+
+WHAT = "move to the volume"
+_SIZE_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Of `stack` the tree called `tree`, or, where it is None, each that can be moved."""
+
+    stack: str
+    tree: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What moves; and of the other trees, why they stay (`done`: they are on subvolumes already)."""
+
+    moves: tuple[Move, ...]
+    done: tuple[Tree, ...]
+    staying: tuple[tuple[Tree, str], ...]
+
+
+def run(request: Request, means: Means, discovery_stacks: Sequence[Stack]) -> JobResult:
+    """Move, or with `dry_run` say what would be. The caller holds the locks of the stack, the volume, and BACKUP_ROOT's.
+
+    Raises:
+        RefusedError: it cannot be done safely; nothing was changed.
+        StackwardError, OSError: it failed; the trees stand where they stood.
+    """
+    stack = _named(request.stack, discovery_stacks)
+    snapshots.require(means.settings.volume)
+    restoring.require_docker(means, stack)
+    plan = _plan(request, means, stack, discovery_stacks)
+    details: dict[str, Any] = {
+        "dry_run": request.dry_run,
+        "moves": [
+            {"tree": display(m.tree.mount_name), "from": display(m.place), "to": display(m.target), "bytes": m.bytes}
+            for m in plan.moves
+        ],
+        "done": [display(tree.mount_name) for tree in plan.done],
+        "staying": [{"tree": display(tree.mount_name), "why": why} for tree, why in plan.staying],
+    }
+    if not request.dry_run:
+        _settle_killed(means, stack, plan.done)
+    if request.dry_run or not plan.moves:
+        if plan.staying and not plan.moves and not plan.done:
+            told = "; ".join(f"{display(tree.mount_name)}: {why}" for tree, why in plan.staying)
+            raise RefusedError(f"nothing of {display(stack.name)} can be moved safely: {told}")
+        return JobResult(Outcome.OK, details=details | {"stop": [one.name for one in stack.running]})
+    still, proofs = _move(means, stack, plan.moves)
+    details["proofs"] = proofs
+    counts = Counts(files=sum(one["paths"] for one in proofs), bytes=sum(one["bytes"] for one in proofs))
+    part = StackResult(stack.name, Outcome.OK, (), counts, still)
+    return JobResult(Outcome.OK, stacks=(part,), counts=counts, details=details)
+
+
+def undo_last(stack_name: str, means: Means, discovery_stacks: Sequence[Stack]) -> JobResult:
+    """Put back what the last move replaced. What changed since stays on the volume, and nothing deletes it.
+
+    Raises:
+        StackwardError: there is nothing to undo, or it is gone.
+    """
+    stack = _named(stack_name, discovery_stacks)
+    restoring.require_docker(means, stack)
+    record = kept.latest(means.kept, stack.name)
+    if WHAT not in record.what:
+        raise RefusedError(
+            f"the last thing done to {display(stack.name)} was: {record.what}",
+            hint=f"stackward restore {display(stack.name)} --undo takes that back first",
+        )
+    targets = [display(os.path.realpath(entry.place)) for entry in record.entries]
+    plan = quiesce.whole_stack(stack)
+    with quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT) as still:
+        places = kept.put_back(means.kept, record)
+    part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)
+    return JobResult(Outcome.OK, stacks=(part,), details={"undone": record.what, "places": places, "left": targets})
+
+
+def _named(name: str, stacks: Sequence[Stack]) -> Stack:
+    for stack in stacks:
+        if stack.name == name:
+            return stack
+    raise StackwardError(f"there is no stack {display(name)}", hint="`stackward stacks` names them all")
+
+
+def _plan(request: Request, means: Means, stack: Stack, stacks: Sequence[Stack]) -> Plan:
+    if not stack.resolved:
+        raise RefusedError(f"Compose cannot read {display(stack.name)}: its trees are not known for sure")
+    volume = Path(os.path.realpath(means.settings.volume))
+    situation = Situation(
+        volume=volume,
+        mounts=filesystem.mounts(),
+        stacks=stacks,
+        containers=means.docker.containers() if means.docker is not None else (),
+        size_of=lambda path: sizes.measure(path, seconds=_SIZE_SECONDS).allocated_bytes,
+        run_id=means.run_id,
+    )
+    moves, done, staying = [], [], []
+    for tree in _chosen(request, stack):
+        if conversion.is_done(tree, volume):
+            done.append(tree)
+        elif why := conversion.obstacle(stack, tree, situation):
+            staying.append((tree, why))
+        else:
+            moves.append(conversion.move_for(tree, situation))
+    return Plan(tuple(moves), tuple(done), tuple(staying))
+
+
+def _chosen(request: Request, stack: Stack) -> list[Tree]:
+    if request.tree is None:
+        return list(stack.trees)
+    names = request.tree.removeprefix("./").rstrip("/")
+    for tree in stack.trees:
+        if names in (tree.mount_name, tree.volume, str(tree.source)) or stack.directory / names == tree.source:
+            return [tree]
+    known = ", ".join(display(tree.mount_name) for tree in stack.trees) or "none"
+    raise SettingsError(f"{display(stack.name)} has no tree {display(request.tree)}", hint=f"its trees: {known}")
+
+
+def _settle_killed(means: Means, stack: Stack, done: Sequence[Tree]) -> None:
+    """What a killed run had moved counts as moved, and can be undone; what it had not leaves no trace."""
+    for tree in done:
+        conversion.settle(tree.path)
+    for record in kept.records(means.kept):
+        if record.subject != stack.name or record.done or WHAT not in record.what:
+            continue
+        moved = tuple(entry for entry in record.entries if conversion.was_moved(entry))
+        if moved:
+            kept.write(means.kept, replace(record, entries=moved, done=True))
+    kept.discard_unfinished(means.kept, stack.name)
+
+
+def _move(means: Means, stack: Stack, moves: Sequence[Move]) -> tuple[float | None, list[dict[str, Any]]]:
+    """Returns how long the stack stood still, and for each tree what was compared."""
+    names = ", ".join(display(move.tree.mount_name) for move in moves)
+    directories = tuple({str(move.home): None for move in moves})
+    record = restoring.record(means, stack, f"{WHAT} of {display(stack.name)}: {names}", directories, whole_stack=True)
+    proofs = []
+    with ExitStack() as failed:
+        for move in moves:
+            failed.callback(conversion.abandon, move)
+            conversion.begin(move, means.progress)
+        plan = quiesce.whole_stack(stack)
+        with quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT) as still:
+            for move in moves:
+                proof = conversion.finish(move, means.progress)
+                proofs.append(
+                    {
+                        "tree": display(move.tree.mount_name),
+                        "paths": proof.paths,
+                        "bytes": proof.bytes,
+                        "sha256": proof.digest,
+                    }
+                )
+            means.reach("convert-proven")
+            record = replace(record, entries=tuple(map(conversion.entry, moves)))
+            kept.write(means.kept, record)
+            for move in moves:
+                conversion.swap(move, means.undo)
+                failed.callback(conversion.swap_back, move)
+                means.reach("convert-swapped")
+            kept.write(means.kept, replace(record, done=True))
+            failed.pop_all()
+        means.reach("convert-resumed")
+    for move in moves:
+        conversion.settle(move.target)
+    return still.seconds, proofs

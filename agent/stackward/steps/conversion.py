@@ -1,0 +1,247 @@
+"""Moves a stack's tree to a subvolume of the volume, `<volume>/<stack>/<tree>`, and leaves a symbolic link in its place.
+
+The copy is made while the stack runs, brought up to date while it stands still, and compared byte by byte. Only then the
+link takes the tree's place, in one step. What was there is kept for seven days. A run that is killed leaves the old tree or the
+link to the new one, never neither.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackward.core.model import Container, Stack, Tree, TreeKind, display
+from stackward.core.progress import Progress
+from stackward.core.units import format_bytes
+from stackward.steps import kept, sameness
+from stackward.steps.kept import Entry
+from stackward.steps.undo import Step, Undo
+from stackward.tools import btrfs, filesystem, rsync
+
+INCOMING = ".incoming-"
+_ROOM = 1.05  # of the tree's size, for what the copy itself needs
+_UNFINISHED = "trusted.stackward.unfinished"  # of a copy that has its name, while no link leads to it yet
+_RUNNING = ("running", "paused", "restarting")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A tree that is to go. `place` becomes a link to `target`; `home` holds what was there."""
+
+    tree: Tree
+    place: Path
+    target: Path
+    home: Path
+    bytes: int
+
+    @property
+    def incoming(self) -> Path:
+        return self.target.with_name(INCOMING + self.target.name)
+
+    @property
+    def old(self) -> Path:
+        return self.home / f"{self.tree.mount_name}.old"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a plan is made from, besides the stack itself."""
+
+    volume: Path
+    mounts: tuple[filesystem.Mount, ...]
+    stacks: Sequence[Stack]
+    containers: Sequence[Container]
+    size_of: Callable[[Path], int]
+    run_id: str
+
+
+def target_of(tree: Tree, volume: Path) -> Path:
+    return volume / tree.stack / tree.mount_name
+
+
+def is_done(tree: Tree, volume: Path) -> bool:
+    """Whether the tree is a subvolume of its own on the volume already, wherever on it."""
+    return tree.path.is_relative_to(volume) and tree.path != volume and filesystem.is_subvolume(tree.path)
+
+
+def obstacle(stack: Stack, tree: Tree, situation: Situation) -> str:
+    """Why the tree cannot be moved safely, or ""."""
+    if tree.kind is TreeKind.VOLUME:
+        return "it is a named volume, and this version moves directories only"
+    if not tree.covered:
+        return tree.reason or "it is not covered by backups"
+    return (
+        _unmovable(tree.source, tree.path, situation) or _shared(stack, tree, situation) or _no_place(tree, situation)
+    )
+
+
+def _unmovable(source: Path, path: Path, situation: Situation) -> str:
+    reasons = (
+        ("it is no directory", lambda: not path.is_dir()),
+        (
+            f"it is reached through a symbolic link, and lies in {display(path)}",
+            lambda: Path(os.path.realpath(source.parent)) / source.name != path,
+        ),
+        (
+            "it is a mount point, or something is mounted in it",
+            lambda: any(mount.point == path or path in mount.point.parents for mount in situation.mounts),
+        ),
+        ("the volume itself lies in it", lambda: situation.volume.is_relative_to(path)),
+        (
+            "it is a Btrfs subvolume, or has some in it: those cannot be moved aside as directories are",
+            lambda: filesystem.is_subvolume(path) or _has_subvolumes(path, situation),
+        ),
+    )
+    return next((why for why, holds in reasons if holds()), "")
+
+
+def _has_subvolumes(path: Path, situation: Situation) -> bool:
+    root = btrfs.subvolume_of(path, situation.mounts)
+    if root is None:
+        return False
+    return any((root / one.path).is_relative_to(path) for one in btrfs.nested_subvolumes(root))
+
+
+def _shared(stack: Stack, tree: Tree, situation: Situation) -> str:
+    for other in situation.stacks:
+        for its in other.trees if other.name != stack.name else ():
+            if its.path == tree.path or its.path in tree.path.parents or tree.path in its.path.parents:
+                return f"stack {display(other.name)} uses it, too"
+    for container in situation.containers:
+        if container.project == stack.project or container.state not in _RUNNING:
+            continue
+        for mount in container.mounts:
+            source = Path(os.path.realpath(mount.source)) if mount.source else None
+            if source is not None and (source == tree.path or tree.path in source.parents):
+                return f"container {display(container.name)}, which is not of this stack, uses it"
+    return ""
+
+
+def _no_place(tree: Tree, situation: Situation) -> str:
+    target = target_of(tree, situation.volume)
+    if os.path.lexists(target) and not _is_unfinished(target):
+        return f"{display(target)} is there already"
+    if target.parent.is_symlink() or (target.parent.exists() and not target.parent.is_dir()):
+        return f"{display(target.parent)} is no directory"
+    needed, free = situation.size_of(tree.path), filesystem.free_bytes(situation.volume)
+    if needed * _ROOM > free:
+        return f"it needs {format_bytes(needed)}, and the volume has {format_bytes(free)} left"
+    return ""
+
+
+def move_for(tree: Tree, situation: Situation) -> Move:
+    return Move(
+        tree,
+        tree.path,
+        target_of(tree, situation.volume),
+        kept.directory_beside(tree.path, situation.run_id),
+        situation.size_of(tree.path),
+    )
+
+
+def begin(move: Move, progress: Progress) -> None:
+    """The first copy, while the stack runs. Raises DiskFullError, CommandError."""
+    abandon(move)
+    move.target.parent.mkdir(exist_ok=True)
+    btrfs.create_subvolume(move.incoming)
+    _copy(move, progress)
+    filesystem.sync_filesystem(move.incoming)
+
+
+def finish(move: Move, progress: Progress) -> sameness.Proof:
+    """While the stack stands still: what changed meanwhile is copied, all is compared, and the copy gets its name.
+
+    Raises:
+        StackwardError, OSError: it is not the same; nothing was changed.
+    """
+    _copy(move, progress)
+    filesystem.sync_filesystem(move.incoming)
+    proof = sameness.prove(move.place, move.incoming)
+    os.setxattr(move.incoming, _UNFINISHED, b"1")
+    filesystem.rename_new(move.incoming, move.target)
+    filesystem.sync_path(move.target.parent)
+    return proof
+
+
+def entry(move: Move) -> Entry:
+    """What the record of kept things says; to be told before `swap`."""
+    return kept.entry_for(move.place, move.old)
+
+
+def was_moved(of: Entry) -> bool:
+    """Whether a killed run came so far; a link that it had ready and did not use is removed."""
+    old = Path(of.kept)
+    if old.is_symlink():
+        old.unlink()
+    return os.path.lexists(old)
+
+
+def swap(move: Move, undo: Undo) -> None:
+    """The link takes the tree's place, and the tree goes to `old`. Killed meanwhile: one of them stands there.
+
+    Raises:
+        OSError: the tree stands where it stood.
+    """
+    move.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    move.old.symlink_to(move.target)
+    try:
+        if not filesystem.exchange(move.old, move.place):
+            _swap_in_steps(move, undo)
+    except BaseException:
+        if move.old.is_symlink():
+            move.old.unlink()
+        raise
+    for directory in (move.place.parent, move.home):
+        filesystem.sync_path(directory)
+
+
+def swap_back(move: Move) -> None:
+    """The tree stands where it stood, and nothing is left of the link."""
+    if not filesystem.exchange(move.old, move.place):
+        move.place.unlink()
+        filesystem.rename_new(move.old, move.place)
+    if move.old.is_symlink():
+        move.old.unlink()
+    filesystem.sync_path(move.place.parent)
+
+
+def _swap_in_steps(move: Move, undo: Undo) -> None:
+    link = move.old.with_suffix(".link")
+    os.rename(move.old, link)
+    back = [Step("rename", str(move.old), str(move.place))]
+    with undo.promised(f"{move.place} is moved to the volume", back, only_on_error=True):
+        filesystem.rename_new(move.place, move.old)
+        filesystem.rename_new(link, move.place)
+        filesystem.sync_path(move.place.parent)
+
+
+def settle(target: Path) -> None:
+    """The copy is the tree from now on; to be said after `swap`. May be said twice."""
+    if _is_unfinished(target):
+        os.removexattr(target, _UNFINISHED)
+
+
+def abandon(move: Move) -> None:
+    """Remove a copy that did not become the tree, also a killed run's."""
+    if filesystem.is_subvolume(move.incoming):
+        btrfs.delete(move.incoming)
+    if _is_unfinished(move.target) and Path(os.path.realpath(move.place)) != Path(os.path.realpath(move.target)):
+        btrfs.delete(move.target)
+
+
+def _is_unfinished(target: Path) -> bool:
+    return filesystem.is_subvolume(target) and _UNFINISHED in os.listxattr(target)
+
+
+def _copy(move: Move, progress: Progress) -> None:
+    progress.step(f"copying {display(move.place)} to {display(move.target)}", total_bytes=move.bytes)
+    done = 0
+
+    def advance(byte_count: int, _files: int) -> None:
+        nonlocal done
+        progress.advance(byte_count=byte_count - done)
+        done = byte_count
+
+    rsync.copy(move.place, move.incoming, on_progress=advance)

@@ -1,0 +1,265 @@
+"""Moving a stack's data to the volume: with a real engine, real containers and a real Btrfs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import docker.errors
+import pytest
+
+from btrfs.life import Life, account
+from stackward.core.errors import RefusedError, SettingsError, StackwardError
+from stackward.core.model import JobResult, Outcome
+from stackward.core.progress import Silent
+from stackward.jobs import convert
+from stackward.jobs.convert import Request
+from stackward.stacks import discover
+from stackward.steps import kept, sameness
+from stackward.steps.restoring import Means
+from stackward.steps.undo import Undo
+from stackward.tools import filesystem
+from stackward.tools.docker import Docker
+from unit.hosts import DOCKER_HOST, SmallHost
+
+pytestmark = pytest.mark.btrfs
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+class Shop:
+    """A stack with `data`, a bind `./library`, and a container that has both mounted."""
+
+    def __init__(self, root: Path, volume: Path, image: str, crash_point: str = "") -> None:
+        self.name, self.volume, self.image = f"stackward-unit-{uuid.uuid4().hex[:8]}", volume, image
+        self.host = SmallHost(root / "host", docker_host=DOCKER_HOST, volume=volume, crash_point=crash_point)
+        self.directory = self.host.stack(
+            self.name,
+            f"""
+            services:
+              web:
+                image: {image}
+                volumes: ["./data:/data", "./library:/library"]
+            """,
+        )
+        self.data, self.library = self.directory / "data", self.directory / "library"
+        for place in (self.data, self.library):
+            place.mkdir()
+            (place / "f").write_text("before")
+        self.container = ""
+
+    def up(self, api: Any) -> None:
+        labels = {
+            "com.docker.compose.project": self.name,
+            "com.docker.compose.service": "web",
+            "com.docker.compose.project.working_dir": str(self.directory),
+        }
+        binds = [f"{self.data}:/data", f"{self.library}:/library"]
+        config = api.create_host_config(binds=binds)
+        command = ["sh", "-c", "while sleep 0.1; do echo written >> /data/log; done"]
+        made = api.create_container(
+            self.image, command=command, labels=labels, host_config=config, stop_signal="SIGKILL"
+        )
+        self.container = made["Id"]
+        api.start(self.container)
+
+    def means(self, run: str = "r1", now: datetime = NOW) -> Means:
+        engine = Docker(DOCKER_HOST)
+        settings = self.host.settings
+        return Means(settings, engine, Undo(settings.state_dir / "undo", engine), now, run, Silent())
+
+    def stacks(self) -> Any:
+        return discover(self.host.settings, Docker(DOCKER_HOST), self.host.store).stacks
+
+    def convert(self, tree: str | None = None, run: str = "r1", *, dry_run: bool = False) -> JobResult:
+        return convert.run(Request(self.name, tree, dry_run=dry_run), self.means(run), self.stacks())
+
+    def target(self, tree: str) -> Path:
+        return self.volume / self.name / tree
+
+
+@pytest.fixture
+def shop(tmp_path: Path, volume: Path, api: Any, image: str, needs_compose: None) -> Iterator[Shop]:
+    made = Shop(tmp_path, volume, image)
+    yield made
+    with suppress(docker.errors.NotFound, docker.errors.NullResource):
+        api.remove_container(made.container, force=True, v=True)
+    made.host.store.close()
+
+
+def test_a_running_stack_goes_on_on_the_volume_with_everything_it_had(shop: Shop, api: Any) -> None:
+    Life(shop.library, 7).go_on(80)
+    before = account(shop.library)
+    shop.up(api)
+    result = shop.convert()
+    assert result.outcome is Outcome.OK
+    for tree, place in (("data", shop.data), ("library", shop.library)):
+        assert place.readlink() == shop.target(tree)
+        assert filesystem.is_subvolume(shop.target(tree))
+    assert account(shop.target("library")) == before
+    assert api.inspect_container(shop.container)["State"]["Running"]
+    size = (shop.target("data") / "log").stat().st_size
+    deadline = datetime.now(UTC) + timedelta(seconds=20)
+    while (shop.target("data") / "log").stat().st_size == size:
+        assert datetime.now(UTC) < deadline, "nothing is written to the new place"
+    assert {one["tree"] for one in result.details["proofs"]} == {"data", "library"}
+    assert result.stacks[0].standstill_seconds is not None
+
+    again = shop.convert(run="r2")
+    assert "named volume" in again.details["staying"][0]["why"]  # the one that the image asks for
+    assert again.details["moves"] == []
+    assert sorted(again.details["done"]) == ["data", "library"]
+
+
+def test_the_way_back(shop: Shop, api: Any) -> None:
+    shop.up(api)
+    shop.convert("library")
+    (shop.library / "new").write_text("since")
+    result = convert.undo_last(shop.name, shop.means("r2"), shop.stacks())
+    assert not shop.library.is_symlink()
+    assert sorted(os.listdir(shop.library)) == ["f"]
+    assert (shop.target("library") / "new").read_text() == "since"
+    assert result.details["left"] == [str(shop.target("library"))]
+    assert api.inspect_container(shop.container)["State"]["Running"]
+    with pytest.raises(RefusedError, match="is there already"):
+        shop.convert("library", "r3")
+
+
+def test_what_was_there_goes_after_a_week(shop: Shop) -> None:
+    shop.convert("library")
+    assert len(kept.expire(shop.host.settings.state_dir / "kept", NOW + timedelta(days=8))) == 1
+    assert sorted(os.listdir(shop.directory)) == ["compose.yaml", "data", "library"]
+    assert (shop.library / "f").read_text() == "before"
+
+
+def test_a_dry_run_says_what_would_move_and_changes_nothing(shop: Shop) -> None:
+    result = shop.convert(dry_run=True)
+    assert [one["to"] for one in result.details["moves"]] == [str(shop.target("data")), str(shop.target("library"))]
+    assert not shop.data.is_symlink()
+    assert not (shop.volume / shop.name).exists()
+
+
+def test_what_cannot_be_done_safely_is_refused_with_the_reason(shop: Shop, api: Any, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no tree nothing"):
+        shop.convert("nothing")
+    shop.target("library").mkdir(parents=True)
+    with pytest.raises(RefusedError, match="is there already"):
+        shop.convert("library")
+    shop.target("library").rmdir()
+    other = shop.host.stack("other", f"services: {{web: {{image: x, volumes: ['{shop.library}:/x']}}}}\n")
+    with pytest.raises(RefusedError, match="stack other uses it"):
+        shop.convert("library")
+    (other / "compose.yaml").unlink()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", shop.library], check=True)
+    try:
+        with pytest.raises(RefusedError, match="mount point"):
+            shop.convert("library")
+    finally:
+        subprocess.run(["umount", shop.library], check=True)
+    (tmp_path / "elsewhere").mkdir()
+    shop.library.rename(tmp_path / "elsewhere/library")
+    shop.library.symlink_to(tmp_path / "elsewhere/library")
+    with pytest.raises(RefusedError, match="symbolic link"):
+        shop.convert("library")
+    with pytest.raises(RefusedError, match="no Docker Engine"):
+        convert.run(Request(shop.name), replace(shop.means(), docker=None), shop.stacks())
+    assert (shop.library / "f").read_text() == "before"
+    assert not (shop.target("library")).exists()
+
+
+def test_a_volume_without_room_is_refused_before_anything_begins(shop: Shop) -> None:
+    with (shop.library / "large").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 3 << 30)
+    with pytest.raises(RefusedError, match="the volume has"):
+        shop.convert("library")
+
+
+CRASH = """
+import sys, json
+sys.path[:0] = json.loads(sys.argv[1])
+from pathlib import Path
+from dataclasses import replace
+from test_convert import Shop
+shop = Shop.__new__(Shop)
+shop.name, shop.volume = sys.argv[2], Path(sys.argv[3])
+from unit.hosts import SmallHost, DOCKER_HOST
+root = Path(sys.argv[4])
+host = SmallHost.__new__(SmallHost)
+from stackward.config import Settings
+host.root = root
+host.settings = Settings(docker_root=root / "docker", backup_root=root / "backup", volume=shop.volume,
+    state_dir=root / "state", config_dir=root / "etc", docker_host=DOCKER_HOST, crash_point=sys.argv[5])
+host.store = host.opened()
+shop.host = host
+shop.convert()
+"""
+
+
+@pytest.mark.parametrize("point", ["convert-proven", "convert-swapped", "convert-resumed"])
+def test_a_kill_leaves_the_old_tree_or_the_new_and_the_stack_runs_again(shop: Shop, api: Any, point: str) -> None:
+    shop.up(api)
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(convert.__file__).parents[2])]
+    argv = [sys.executable, "-c", CRASH, json.dumps(paths), shop.name, str(shop.volume), str(shop.host.root), point]
+    died = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert died.returncode == -9, died.stderr
+    assert (shop.data / "f").read_text() == (shop.library / "f").read_text() == "before"
+    assert shop.data.is_symlink() == (point != "convert-proven")
+    Undo(shop.host.settings.state_dir / "undo", Docker(DOCKER_HOST)).take_back_open()
+    assert api.inspect_container(shop.container)["State"]["Running"]
+    assert shop.convert(run="r2").outcome is Outcome.OK
+    for tree, place in (("data", shop.data), ("library", shop.library)):
+        assert place.readlink() == shop.target(tree)
+        assert (place / "f").read_text() == "before"
+        assert os.listxattr(shop.target(tree)) == []
+    kept.expire(shop.host.settings.state_dir / "kept", NOW + timedelta(days=8))
+    assert sorted(os.listdir(shop.directory)) == ["compose.yaml", "data", "library"]
+    assert sorted(os.listdir(shop.volume / shop.name)) == ["data", "library"]
+
+
+def test_the_comparison_finds_every_difference(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    for name in ("a", "b", "c"):
+        (one / name).write_text(name * 9)
+    os.link(one / "a", one / "linked")
+    (one / "sub").mkdir()
+
+    def change_and_prove(change) -> None:
+        subprocess.run(["rm", "-rf", other], check=True)
+        subprocess.run(["cp", "-a", one, other], check=True)
+        change()
+        sameness.prove(one, other)
+
+    change_and_prove(lambda: None)
+    (one / "sub/x").touch()
+    stamp = (one / "b").stat().st_mtime_ns
+
+    def same_size_and_time() -> None:
+        (other / "b").write_text("B" * 9)
+        os.utime(other / "b", ns=(stamp, stamp))
+
+    def part_links() -> None:
+        (other / "linked").unlink()
+        subprocess.run(["cp", "-a", "--no-preserve=links", one / "linked", other / "linked"], check=True)
+
+    for change in (
+        same_size_and_time,
+        part_links,
+        (other / "c").unlink,
+        (other / "d").touch,
+        lambda: (other / "c").chmod(0o600),
+        lambda: os.chown(other / "c", 1, 1),
+        lambda: os.utime(other / "c", ns=(1, 1)),
+        lambda: os.setxattr(other / "c", "user.x", b"1"),
+        lambda: (other / "sub/x").rename(other / "sub/y"),
+    ):
+        with pytest.raises(StackwardError, match="not the same"):
+            change_and_prove(change)
