@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -13,14 +12,13 @@ from stackward.core.errors import StackwardError
 from stackward.core.units import format_age
 from stackward.observe import metrics
 from stackward.steps import heartbeat
-from stackward.store import FILE, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
-    from pathlib import Path
 
     from stackward.config import Settings
+    from stackward.store import Store
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -38,7 +36,7 @@ class Pages:
     def __init__(self, settings: Settings, open_store: Callable[[], Store], clock: Callable[[], datetime]) -> None:
         self._settings = settings
         self._clock = clock
-        self._source = _Source(open_store, settings.state_dir / FILE)
+        self._source = _Source(open_store)
         self._lock = threading.Lock()
 
     def get(self, path: str) -> Page:
@@ -83,11 +81,9 @@ _PAGES = {"/metrics": Pages._metrics, "/healthz": Pages._health}  # noqa: SLF001
 class _Source:
     """The store, opened anew when its file is another one; what it says is written down anew when it has changed."""
 
-    def __init__(self, open_store: Callable[[], Store], path: Path) -> None:
+    def __init__(self, open_store: Callable[[], Store]) -> None:
         self._open = open_store
-        self._path = path
         self._store: Store | None = None
-        self._file: tuple[int, int] | None = None
         self._written: tuple[int, bytes] | None = None
 
     def metrics(self) -> bytes:
@@ -106,19 +102,10 @@ class _Source:
     def close(self) -> None:
         if self._store is not None:
             self._store.close()
-        self._store = self._file = self._written = None
+        self._store = self._written = None
 
     def _current(self) -> Store:
-        if self._store is None or self._file != self._identity():
+        if self._store is None or self._store.is_replaced():
             self.close()
             self._store = self._open()
-            self._file = self._identity()
         return self._store
-
-    def _identity(self) -> tuple[int, int] | None:
-        """A damaged history is moved aside by whoever finds it so; then ours is no longer the one."""
-        try:
-            status = os.stat(self._path)
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
