@@ -7,7 +7,9 @@ sent from here (metrics, outcomes) has its time limit, and fails with a warning:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from stackward import chains
@@ -18,10 +20,9 @@ from stackward.core.schedule import interval_seconds
 from stackward.observe import gelf, messages, metrics, push
 from stackward.observe.notice import Changes, Channel, Message
 from stackward.steps import delivery, view
+from stackward.store.alerts import Standing
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from stackward.runner import ChainResult
     from stackward.store import Store
     from stackward.wiring import Appliance
@@ -50,10 +51,10 @@ def report(
 ) -> list[str]:
     """All that follows; returns, in words, what of it did not work. Only what is asked for is sent from here."""
     now = appliance.now()
-    for job, one in result.steps:
-        tell(appliance.store, job, one, now)
-    if chain and chain not in dict(result.steps):
-        tell(appliance.store, chain, JobResult(Outcome.OK), now)  # it came to its steps: what stopped it before is over
+    ended = list(result.steps)
+    if chain and chain not in dict(ended):
+        ended.append((chain, JobResult(Outcome.OK)))  # it came to its steps: what stopped it before is over
+    _tell_all(appliance.store, ended, now)
     _ping(appliance, result, chain, now)
     warnings = [_tried("the host could not be looked at", lambda: appliance.store.keep_view(look(appliance).view))]
     if push_metrics:
@@ -65,24 +66,48 @@ def report(
 
 def tell(store: Store, job: str, result: JobResult, now: datetime) -> None:
     """Have people told how the job ended, as far as that is news."""
-    if result.outcome is Outcome.SKIPPED:
-        return
-    troubles, fine = _sorted_out(store, job, result, now)
-    by_stack = {trouble.stack: trouble for trouble in troubles}
+    _tell_all(store, [(job, result)], now)
 
-    def compose(changes: Changes) -> Message | None:
-        raised = [by_stack[stack] for stack in changes.raised]
+
+def _tell_all(store: Store, ended: Sequence[tuple[str, JobResult]], now: datetime) -> None:
+    """All that one chain has to tell is one message."""
+    reports = [
+        _Report(job, *_sorted_out(store, job, result, now), now)
+        for job, result in ended
+        if result.outcome is not Outcome.SKIPPED
+    ]
+
+    def compose(found: list[Changes]) -> Message | None:
+        told = [report.message(changes) for report, changes in zip(reports, found, strict=True)]
+        return messages.together([message for message in told if message is not None])
+
+    store.change_several([report.standing for report in reports], at=now, compose=compose)
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """How one job ended; the stack "" stands for the job as a whole."""
+
+    job: str
+    troubles: list[messages.Trouble]
+    fine: frozenset[str]
+    now: datetime
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.job, {trouble.stack: trouble.why for trouble in self.troubles}, self.fine)
+
+    def message(self, changes: Changes) -> Message | None:
+        raised = [trouble for trouble in self.troubles if trouble.stack in changes.raised]
+        stacks = [trouble for trouble in self.troubles if trouble.stack]
         return messages.ended(
-            job,
+            self.job,
             raised,
             changes.recovered,
-            now,
-            fine=len([stack for stack in fine if stack]),
-            still=len([stack for stack in by_stack if stack]) - len([trouble for trouble in raised if trouble.stack]),
+            self.now,
+            fine=len([stack for stack in self.fine if stack]),
+            still=len(stacks) - len([trouble for trouble in raised if trouble.stack]),
         )
-
-    failing = {stack: trouble.why for stack, trouble in by_stack.items()}
-    store.change_alerts(job, failing, fine=fine, at=now, compose=compose)
 
 
 def _sorted_out(

@@ -91,6 +91,19 @@ def test_a_failure_is_told_once_and_its_end_once(made):
     assert bodies(made)[1:] == ["shop is fine again; it had failed since 02:04."]
 
 
+def test_a_chain_is_one_message(made):
+    whole = JobResult(Outcome.FAILED, ("wrong disk", "HINT: mount it"))
+    report(made, ChainResult((("backup-config", whole), ("backup-data", whole), ("prune", JobResult(Outcome.SKIPPED)))))
+    (body,) = bodies(made)
+    assert [line.partition(":")[0] for line in body.splitlines()] == [
+        "backup-config failed at 02",
+        "backup-data failed at 02",
+    ]
+    good = JobResult(Outcome.OK)
+    report(made, ChainResult((("backup-config", good), ("backup-data", whole))))
+    assert bodies(made)[1:] == ["backup-config is fine again; it had failed since 02:04."]
+
+
 def test_a_run_of_one_stack_says_nothing_of_the_others(made):
     report(made, result(failed("shop"), failed("wiki")))
     report(made, result(ok("shop")))

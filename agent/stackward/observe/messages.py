@@ -69,6 +69,15 @@ def ended(
     return Message(_title(job, troubles, recovered), "\n".join(lines), kind)
 
 
+def together(found: Sequence[Message]) -> Message | None:
+    """What one chain has to tell, as one message: the worst gives it its title."""
+    if len(found) < 2:
+        return found[0] if found else None
+    first = min(found, key=lambda message: message.kind is not Kind.FAILURE)
+    body = "\n".join(message.body for message in found)
+    return Message(f"{first.title}, and {len(found) - 1} more", body, first.kind)
+
+
 def standing(changes: Changes, now: datetime) -> Message | None:
     """What stands wrong whether anything runs or not, and what no longer does; the keys are what each is about."""
     lines = [_sentence_case(text) for text in changes.raised.values()]

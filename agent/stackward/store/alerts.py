@@ -6,6 +6,8 @@ Nobody who works waits for a message: it is written down here, in the transactio
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,22 @@ from stackward.store.database import Database, blob, name_of, stamp
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Sequence
 
 # A message that could not be told for so long is old news.
 _LIFETIME = timedelta(days=2)
 _PENDING = 100
 # After a failed attempt: soon, since webhooks have hiccups; then less and less often.
 _PAUSES = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What fails now within `scope` (key → text), and what is fine; None: everything else is."""
+
+    scope: str
+    failing: Mapping[str, str]
+    fine: Collection[str] | None = None
 
 
 class Alerts(Database):
@@ -39,25 +50,21 @@ class Alerts(Database):
 
         `failing` is key → text. What is in neither stays as it was; where `fine` is None, everything else is fine.
         """
+        (changes,) = self.change_several(
+            [Standing(scope, failing, fine)], at=at, compose=lambda found: compose(found[0])
+        )
+        return changes
+
+    def change_several(
+        self, standings: Sequence[Standing], *, at: datetime, compose: Callable[[list[Changes]], Message | None]
+    ) -> list[Changes]:
+        """The same for several scopes at once, of whose changes `compose` makes one message."""
         with self._writing() as connection:
-            rows = connection.execute("SELECT key, since FROM alert WHERE scope = ?", (scope,)).fetchall()
-            known = {name_of(row["key"]): datetime.fromisoformat(row["since"]) for row in rows}
-            over = {key for key in known if key not in failing and (fine is None or key in fine)}
-            changes = Changes(
-                raised={key: text for key, text in failing.items() if key not in known},
-                recovered={key: known[key] for key in sorted(over)},
-            )
-            for key, text in failing.items():
-                connection.execute(
-                    "INSERT INTO alert VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET text = excluded.text",
-                    (scope, blob(key), _printable(text), stamp(at)),
-                )
-            for key in over:
-                connection.execute("DELETE FROM alert WHERE scope = ? AND key = ?", (scope, blob(key)))
-            message = compose(changes) if changes else None
+            found = [_change(connection, standing, at) for standing in standings]
+            message = compose(found) if any(found) else None
             if message is not None:
                 _insert(connection, Channel.NOTIFY, message, at)
-        return changes
+        return found
 
     def alerts(self, scope: str) -> dict[str, str]:
         """What is wrong within `scope` as far as it is known: key → text."""
@@ -114,6 +121,24 @@ class Alerts(Database):
                 (stamp(at - _LIFETIME), _PENDING),
             )
             return cursor.rowcount
+
+
+def _change(connection: sqlite3.Connection, standing: Standing, at: datetime) -> Changes:
+    scope, failing, fine = standing.scope, standing.failing, standing.fine
+    rows = connection.execute("SELECT key, since FROM alert WHERE scope = ?", (scope,)).fetchall()
+    known = {name_of(row["key"]): datetime.fromisoformat(row["since"]) for row in rows}
+    over = {key for key in known if key not in failing and (fine is None or key in fine)}
+    for key, text in failing.items():
+        connection.execute(
+            "INSERT INTO alert VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET text = excluded.text",
+            (scope, blob(key), _printable(text), stamp(at)),
+        )
+    for key in over:
+        connection.execute("DELETE FROM alert WHERE scope = ? AND key = ?", (scope, blob(key)))
+    return Changes(
+        raised={key: text for key, text in failing.items() if key not in known},
+        recovered={key: known[key] for key in sorted(over)},
+    )
 
 
 def _insert(connection: sqlite3.Connection, channel: Channel, message: Message, at: datetime) -> None:
