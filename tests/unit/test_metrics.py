@@ -58,12 +58,13 @@ def job(name, stack, **more):
 
 
 FACTS = Facts(
+    drills={"shop": NOON},
     view=VIEW,
     jobs=(job("backup-data", ""), job("backup-data", "shop", standstill_seconds=1.5), job("restore", "shop")),
     totals={("backup-data", Outcome.FAILED): 4},
     heartbeat_at=EVENING,
 )
-LATER = Facts(snapshots=3, replicas={"nas": NOON}, drills={"shop": NOON})
+LATER = Facts(snapshots=3, replicas={"nas": NOON})
 
 
 def read(facts):

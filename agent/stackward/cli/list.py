@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from stackward.core.model import display
 from stackward.core.units import format_age, format_bytes
 from stackward.steps import catalog
 from stackward.steps.catalog import Artifact
-from stackward.store import Verified
+from stackward.store import Drill, Verified
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,21 +34,39 @@ def run(arguments: Namespace, context: Context) -> int:
         and (arguments.stack is None or arguments.stack in artifact.stacks)
     ]
     verified = appliance.store.verified()
+    proven = _proven(appliance.store.drills().values())
     now = appliance.now()
 
     def human(console: Console) -> None:
         if not listed:
             console.print("there are no backups" if arguments.stack is None else "no backup holds it")
             return
-        columns = ("backup", "kind", "made", "size", "verified", "stacks")
-        rows = [_row(artifact, verified.get(artifact.name.name), now) for artifact in listed]
+        columns = ("backup", "kind", "made", "size", "verified", "booted", "stacks")
+        rows = [
+            _row(artifact, verified.get(artifact.name.name), proven.get(artifact.name.name, {}), now)
+            for artifact in listed
+        ]
         console.print(table("", columns, rows))
 
-    context.output.show([_document(artifact, verified.get(artifact.name.name)) for artifact in listed], human)
+    documents = [
+        _document(artifact, verified.get(artifact.name.name), proven.get(artifact.name.name, {})) for artifact in listed
+    ]
+    context.output.show(documents, human)
     return 0
 
 
-def _row(artifact: Artifact, last: Verified | None, now: datetime) -> Sequence[str | Text]:
+def _proven(drills: Iterable[Drill]) -> dict[str, dict[str, datetime]]:
+    """Backup -> each stack that a drill booted from it last, and when."""
+    found: dict[str, dict[str, datetime]] = {}
+    for drill in drills:
+        if drill.success_at is not None:
+            found.setdefault(drill.success_artifact, {})[drill.stack] = drill.success_at
+    return found
+
+
+def _row(
+    artifact: Artifact, last: Verified | None, booted: Mapping[str, datetime], now: datetime
+) -> Sequence[str | Text]:
     notes = [*(["replaced, goes after 24 hours"] if artifact.replaced else []), artifact.problem]
     told = ", ".join(map(display, artifact.stacks)) + "".join(f" ({note})" for note in notes if note)
     return (
@@ -57,6 +75,7 @@ def _row(artifact: Artifact, last: Verified | None, now: datetime) -> Sequence[s
         f"{artifact.made_at.astimezone(now.tzinfo):%Y-%m-%d %H:%M}",
         "?" if artifact.size_bytes is None else format_bytes(artifact.size_bytes),
         _verified(artifact, last, now),
+        ", ".join(map(display, sorted(booted))),
         told,
     )
 
@@ -68,7 +87,7 @@ def _verified(artifact: Artifact, last: Verified | None, now: datetime) -> Text:
     return Text(f"{told}{format_age(last.at, now)}", STYLES[last.outcome])
 
 
-def _document(artifact: Artifact, last: Verified | None) -> dict[str, Any]:
+def _document(artifact: Artifact, last: Verified | None, booted: Mapping[str, datetime]) -> dict[str, Any]:
     current = last if last is not None and last.at >= artifact.made_at else None
     return {
         "name": artifact.name.name,
@@ -81,4 +100,5 @@ def _document(artifact: Artifact, last: Verified | None) -> dict[str, Any]:
         "verified_at": current.at.isoformat() if current else None,
         "verified": current.outcome.value if current else None,
         "damaged": current.damaged if current else None,
+        "booted_at": {display(stack): at.isoformat() for stack, at in sorted(booted.items())},
     }

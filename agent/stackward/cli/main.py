@@ -32,6 +32,7 @@ VERBS = {
     "restore": "put back a stack, a path of it, or the configuration",
     "snapshot": "snapshots of the Btrfs volume: make, list, compare, go back to, delete",
     "stack": "move a stack's data to the Btrfs volume",
+    "drill": "prove that backups restore, by booting stacks from them",
     "staging": "instances of stacks that run on last night's data",
     "prune": "remove the backups that retention no longer keeps",
     "jobs": "what runs when, and when it last did",

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from stackward.cli.render import table
 from stackward.cli.stacks import choose
-from stackward.core.model import display
+from stackward.core.model import Outcome, display
 from stackward.core.units import format_age
 from stackward.core.verdict import State, Verdict
 from stackward.steps.verdicts import judged
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stackward.cli.context import Context
+    from stackward.store import Drill
 
 _STYLES = {State.PROTECTED: "green", State.UNPROTECTED: "bold red", State.OFF: "dim", State.UNDECIDED: "yellow"}
 
@@ -43,6 +44,7 @@ def run(arguments: Namespace, context: Context) -> int:
     general += [f"{display(name)} is held: {hold.reason}" for name, hold in appliance.store.holds().items()]
     running = [row for row in appliance.store.runs(limit=10) if row.outcome is None]
     summary = summarise(verdicts)
+    drills = appliance.store.drills()
 
     def human(console: Console) -> None:
         console.print(Text(summary, "bold"))
@@ -51,11 +53,12 @@ def run(arguments: Namespace, context: Context) -> int:
         for text in general:
             console.print(Text(text, "yellow"))
         if verdicts:
-            console.print(table("", ("stack", "verdict", "last good", "why"), [_row(v, now) for v in verdicts]))
+            rows = [_row(verdict, drills.get(verdict.stack), now) for verdict in verdicts]
+            console.print(table("", ("stack", "verdict", "last good", "last booted", "why"), rows))
 
     document = {
         "summary": summary,
-        "stacks": [_document(verdict) for verdict in verdicts],
+        "stacks": [_document(verdict, drills.get(verdict.stack)) for verdict in verdicts],
         "problems": general,
         "running": [row.job for row in running],
     }
@@ -77,16 +80,26 @@ def summarise(verdicts: Sequence[Verdict]) -> str:
     return told if len(decided) == len(verdicts) else f"{told}; {undecided}"
 
 
-def _row(verdict: Verdict, now: datetime) -> Sequence[str | Text]:
+def _row(verdict: Verdict, drill: Drill | None, now: datetime) -> Sequence[str | Text]:
     state = Text(verdict.state.value, _STYLES[verdict.state])
     last = format_age(verdict.last_good, now) if verdict.last_good else ""
     why = "\n".join((*verdict.reasons, *(f"note: {note}" for note in verdict.notes)))
-    return (display(verdict.stack), state, last, why)
+    return (display(verdict.stack), state, last, _booted(drill, now), why)
 
 
-def _document(verdict: Verdict) -> dict[str, Any]:
+def _booted(drill: Drill | None, now: datetime) -> Text:
+    """When a drill last booted it from a backup; in red if a later one failed."""
+    if drill is None or (drill.success_at is None and drill.outcome is not Outcome.FAILED):
+        return Text("")
+    told = format_age(drill.success_at, now) if drill.success_at else "never"
+    return Text(told, "bold red" if drill.outcome is Outcome.FAILED else "")
+
+
+def _document(verdict: Verdict, drill: Drill | None) -> dict[str, Any]:
     return {
         **asdict(verdict),
         "state": verdict.state.value,
         "last_good": verdict.last_good.isoformat() if verdict.last_good else None,
+        "booted_at": drill.success_at.isoformat() if drill and drill.success_at else None,
+        "drill": drill.outcome.value if drill else None,
     }

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PREFIX = "stackward."
-_USED = frozenset({"backup", "staging"})
+_USED = frozenset({"backup", "staging", "drill", "probe"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +108,7 @@ def up(means: Means, stacks: Sequence[Stack], names: Sequence[str]) -> JobResult
             "there is no .nightly on the volume yet", hint="`stackward staging refresh` makes it, and starts all"
         )
     chosen = [one for one in plans if not names or one.stack.name in names]
-    parts = [_start(means, hands, one, None) for one in chosen if not one.refusals]
+    parts = _start_all(means, hands, [one for one in chosen if not one.refusals], None)
     return _result([*parts, *_refused(chosen)], (), {})
 
 
@@ -151,13 +152,19 @@ def _stopped(
             means.reach("staging-swapped")
             instances.forget_others(means.settings, plans)
         finally:
-            parts += [_start(means, hands, one, downtime.began) for one in wanted]
+            parts += _start_all(means, hands, wanted, downtime.began)
             downtime.troubles += tuple(_start_users_units(hands))
+
+
+def _start_all(means: Means, hands: Hands, wanted: Sequence[Plan], began: float | None) -> list[StackResult]:
+    """Side by side: most of it is waiting, and one that never becomes well holds nobody up."""
+    means.progress.step(f"starting {len(wanted)} staging instances")
+    with ThreadPoolExecutor(instances.AT_ONCE) as pool:
+        return list(pool.map(lambda one: _start(means, hands, one, began), wanted))
 
 
 def _start(means: Means, hands: Hands, chosen: Plan, began: float | None) -> StackResult:
     name = chosen.stack.name
-    means.progress.step(f"starting the staging instance of {display(name)}")
     wrong = instances.start(hands, chosen, limit_seconds=means.limit_seconds)
     still = None if began is None else time.monotonic() - began
     if wrong:

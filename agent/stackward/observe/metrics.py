@@ -111,7 +111,6 @@ METRICS = (
         "stackward_drill_last_success_timestamp_seconds",
         ("stack",),
         "When the stack was last restored from a backup, booted and probed.",
-        later=True,
     ),
 )
 
@@ -157,8 +156,10 @@ def families(facts: Facts) -> list[Metric]:
         samples.add("stackward_snapshots", facts.snapshots)
     for target, at in facts.replicas.items():
         samples.at("stackward_replica_last_success_timestamp_seconds", at, target)
+    known = {stack.name for stack in facts.view.stacks} if facts.view is not None else set()
     for stack, at in facts.drills.items():
-        samples.at("stackward_drill_last_success_timestamp_seconds", at, display(stack))
+        if stack in known:
+            samples.at("stackward_drill_last_success_timestamp_seconds", at, display(stack))
     return samples.families()
 
 

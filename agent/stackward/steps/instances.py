@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from stackward.tools.docker import Docker, DockerError, HookTimeout
 from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
 
 POST_SECONDS = 600.0
+AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,11 @@ def stop(hands: Hands, plans: Sequence[Plan]) -> list[str]:
             hands.bridge.stop(STAGING_TARGET)
         except (BridgeError, BridgeUnavailableError) as error:
             troubles.append(error.message)
-    for one in plans:
-        if one.service:
-            troubles += _tried(partial(compose.stop, one.directory, (one.service,)), one.stack.name)
-    for directory in generated(hands.settings):
-        troubles += _tried(partial(compose.down, directory), directory.name)
+    acts = [(one.stack.name, partial(compose.stop, one.directory, (one.service,))) for one in plans if one.service]
+    acts += [(directory.name, partial(compose.down, directory)) for directory in generated(hands.settings)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for said in pool.map(lambda act: _tried(act[1], act[0]), acts):
+            troubles += said
     return troubles
 
 

@@ -55,13 +55,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an instance is kept, what its project is called, and what of production it finds where."""
+    """Where an instance is kept, what its project is called, and what of production it finds where.
+
+    `volumes` has the real paths of named volumes, as far as the stack's trees do not say them.
+    """
 
     directory: Path
     project: str
     moves: tuple[Move, ...]
     prober: bool = False
     empty: tuple[str, ...] = ()
+    volumes: Mapping[str, str] = field(default_factory=dict)
 
 
 def home(settings: Settings, stack: str) -> Path:
@@ -127,7 +131,8 @@ def look(
     settings: Settings, docker: Docker | None, stack: Stack, place: Place, image: str, *, fresh: bool = False
 ) -> Facts:
     """What the derivation must know of the host."""
-    volumes = {tree.volume: str(tree.path) for tree in stack.trees if tree.volume} | _inner_volumes(docker, stack)
+    volumes = {tree.volume: str(tree.path) for tree in stack.trees if tree.volume}
+    volumes = _inner_volumes(docker, stack) | volumes | dict(place.volumes)
     real = {source: os.path.realpath(source) for source in _sources(stack.raw)}
     facts = Facts(
         real=real,

@@ -12,6 +12,7 @@ from pathlib import Path
 from stackward.core.model import Outcome
 from stackward.store.alerts import Alerts
 from stackward.store.database import blob, name_of, stamp
+from stackward.store.drills import Drill, Drills
 from stackward.store.rows import Hold, RunRow, Verified
 from stackward.store.runs import INTERRUPTED, RUN_ID, RunLog, new_run_id
 from stackward.store.series import Series
@@ -22,6 +23,7 @@ __all__ = [
     "FILE",
     "INTERRUPTED",
     "RUN_ID",
+    "Drill",
     "Hold",
     "RunRow",
     "Store",
@@ -34,7 +36,7 @@ __all__ = [
 FILE = "stackward.sqlite"
 
 
-class Store(RunLog, Series, Alerts, Wishes):
+class Store(RunLog, Series, Alerts, Wishes, Drills):
     """The history of runs, and what is known of stacks and backups between runs."""
 
     def remember_opted_in(self, stack: str, at: datetime) -> None:

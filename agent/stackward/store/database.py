@@ -79,6 +79,13 @@ UPDATE latest SET success_at = (
     WHERE run.job = latest.job AND run_stack.stack = latest.stack AND run_stack.outcome IN ('ok', 'warn')
 ) WHERE stack != x'';
 """,
+    # What drills proved outlives the runs that did.
+    """
+CREATE TABLE IF NOT EXISTS drill (
+    stack BLOB PRIMARY KEY, at TEXT NOT NULL, outcome TEXT NOT NULL, artifact BLOB NOT NULL, proofs TEXT NOT NULL,
+    reasons TEXT NOT NULL, success_at TEXT, success_artifact BLOB
+);
+""",
 )
 
 

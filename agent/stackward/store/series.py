@@ -43,6 +43,10 @@ class Series(Database):
             totals={
                 (row["job"], Outcome(row["outcome"])): row["count"] for row in self._rows("SELECT * FROM run_total")
             },
+            drills={
+                name_of(row["stack"]): datetime.fromisoformat(row["success_at"])
+                for row in self._rows("SELECT stack, success_at FROM drill WHERE success_at IS NOT NULL")
+            },
         )
 
     def data_version(self) -> int:

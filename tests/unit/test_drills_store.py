@@ -1,0 +1,43 @@
+"""What drills proved stays known."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from stackward.core.model import Outcome
+from stackward.store import Drill, Store
+from stackward.tools.locks import Locks
+
+NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
+ODD = "sho\udcffp\n"
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "stackward.sqlite", now=NOON, locks=Locks(tmp_path / "locks")) as opened:
+        yield opened
+
+
+def test_the_newest_drill_of_each_stack_is_known(store):
+    store.record_drill("shop", NOON, Outcome.OK, "data-2026-11-03", ["42 rows"])
+    store.record_drill(ODD, NOON, Outcome.SKIPPED, "", [], ["Docker's socket"])
+    assert store.drills() == {
+        "shop": Drill("shop", NOON, Outcome.OK, "data-2026-11-03", ("42 rows",), (), NOON, "data-2026-11-03"),
+        ODD: Drill(ODD, NOON, Outcome.SKIPPED, "", (), ("Docker's socket",), None, ""),
+    }
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.SKIPPED])
+def test_one_that_is_not_good_takes_nothing_from_what_was_proven(store, outcome):
+    store.record_drill("shop", NOON, Outcome.WARN, "data-2026-11-03", ["42 rows"])
+    later = NOON + timedelta(days=7)
+    store.record_drill("shop", later, outcome, "data-2026-11-10", [], ["it does not start"])
+    found = store.drills()["shop"]
+    assert (found.at, found.outcome, found.reasons) == (later, outcome, ("it does not start",))
+    assert (found.success_at, found.success_artifact) == (NOON, "data-2026-11-03")
+
+
+def test_metrics_know_when_a_stack_was_proven(store):
+    store.record_drill("shop", NOON, Outcome.OK, "data-2026-11-03")
+    store.record_drill("wiki", NOON, Outcome.FAILED, "data-2026-11-03")
+    assert store.facts().drills == {"shop": NOON}
