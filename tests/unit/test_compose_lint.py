@@ -39,3 +39,10 @@ def test_what_cannot_be_read_is_an_error_and_nothing_is_raised(tmp_path):
     (tmp_path / "compose.yaml").write_text("services: [")
     assert "Invalid YAML" in lint(tmp_path).errors[0]
     assert lint(tmp_path / "gone").errors != ()
+
+
+def test_no_code_of_the_stacks_is_run(tmp_path):
+    (tmp_path / "compose.yaml").write_text(RISKY)
+    for name in ("yaml", "json", "compose_lint"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken over')")
+    assert lint(tmp_path).errors == ()

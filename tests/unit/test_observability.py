@@ -124,3 +124,8 @@ class TestUrls:
 
         with receivers.http(garbage) as receiver:
             assert http.ask(f"http://{receiver.address}/") != ""
+
+    def test_no_proxy_is_asked(self, monkeypatch):
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        with receivers.http(receivers.fine) as receiver:
+            assert http.ask(f"http://{receiver.address}/") == ""

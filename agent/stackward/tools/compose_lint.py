@@ -40,7 +40,8 @@ class Linted:
 def lint(directory: Path, files: Sequence[Path] = ()) -> Linted:
     """Look at `files`, or at those that Compose would take, merged as Compose merges them. Raises nothing."""
     names = [os.path.relpath(file, directory) for file in files]
-    argv: list[process.Argument] = [sys.executable, "-m", "compose_lint", "--format", "json"]
+    # -I: not a module of it may come from the stack's directory, where it runs.
+    argv: list[process.Argument] = [sys.executable, "-I", "-m", "compose_lint", "--format", "json"]
     try:
         # 0: nothing bad; 1: something is; 2: something could not be looked at.
         argv += [f"./{name}" if name.startswith("-") else name for name in names]

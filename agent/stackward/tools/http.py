@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 2.0
 _READ_BYTES = 1 << 16
+# Who is asked is near: a proxy that the environment names for the way out has no part in it.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def ask_all(
@@ -52,7 +54,7 @@ def ask(url: str, answer_seconds: float = ANSWER_SECONDS) -> str:
     """Returns "" where it answers well, else why not. Each read has the time limit, not the whole."""
     request = urllib.request.Request(_without_user(url), headers=_headers(url))  # noqa: S310 - settings let http and https pass
     try:
-        with urllib.request.urlopen(request, timeout=answer_seconds) as answer:  # noqa: S310 - as above
+        with _DIRECT.open(request, timeout=answer_seconds) as answer:
             answer.read(_READ_BYTES)
     except urllib.error.HTTPError as error:
         error.close()
