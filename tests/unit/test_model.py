@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from stackward.core.errors import BusyError, DamageError, ExitCode, RefusedError, SettingsError, StackwardError
-from stackward.core.model import Container, Outcome, Stack, Tree, TreeKind, display
+from stackward.core.model import Container, Outcome, Stack, Tree, TreeKind, display, typed
 from stackward.core.progress import Silent
 
 
@@ -56,6 +56,11 @@ def test_a_stack_knows_which_trees_are_covered_and_which_containers_run():
 )
 def test_any_name_can_be_printed(name, shown):
     assert display(name) == shown
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff\xfe", "plain é 名".encode(), b"a\\b", b"\\x41", b"--overwrite"])
+def test_a_name_can_be_typed_as_it_is_printed(name):
+    assert typed(display(name)) == os.fsdecode(name)
 
 
 def test_errors_say_what_to_do_and_end_the_process_with_their_code():

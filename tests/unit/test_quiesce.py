@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stackward.core.model import Container, Quiesce, Service, ServicePolicy, Stack, Tree, TreeKind
+import pytest
+
+from stackward.core.model import Container, Dump, Hook, Quiesce, Service, ServicePolicy, Stack, Tree, TreeKind
 from stackward.steps import quiesce
+from stackward.tools.docker import DockerUnavailableError
 
 TREE = Tree("shop", "db", TreeKind.BIND, Path("/t"), Path("/t"), writable=True, services=("db",))
 
@@ -54,3 +57,31 @@ def test_what_somebody_paused_stays_paused_and_what_is_stopped_stays_stopped() -
     states = {"db": "paused", "web": "exited"}
     services = (service("db", Quiesce.STOP), service("web", Quiesce.STOP))
     assert quiesce.plan(stack(*services, states=states), False, [TREE]).empty
+
+
+def test_a_container_that_its_compose_file_no_longer_names_stands_still_if_it_writes() -> None:
+    left = Stack("shop", Path("/s"), "shop", trees=(TREE,), containers=(container("db"), container("web")))
+    assert [c.id for c in quiesce.plan(left, False, [TREE]).stop] == ["db"]
+
+
+HOOK = Hook("web", "true")
+
+
+@pytest.mark.parametrize(
+    ("one", "one_snapshot"),
+    [
+        (service("db"), False),
+        (service("web", Quiesce.PAUSE), True),
+        (Service("web", policy=ServicePolicy(pre=HOOK)), True),
+        (Service("web", policy=ServicePolicy(post=HOOK)), True),
+        (Service("web", policy=ServicePolicy(dumps=(Dump("web", "postgres"),))), True),
+    ],
+)
+def test_without_docker_what_might_write_or_must_be_called_is_refused(one: Service, one_snapshot: bool) -> None:
+    with pytest.raises(DockerUnavailableError, match=one.name):
+        quiesce.require_known(None, stack(one), one_snapshot, [TREE])
+
+
+def test_without_docker_what_needs_nothing_goes_on() -> None:
+    quiesce.require_known(None, stack(service("db"), service("web")), True, [TREE])
+    quiesce.require_known(None, stack(service("db", Quiesce.NONE), service("web")), False, [TREE])

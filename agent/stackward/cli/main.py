@@ -58,12 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.OK if _overview(words) else ExitCode.USAGE
     module = importlib.import_module(f"stackward.cli.{verb.replace('-', '_')}")
     context_module = importlib.import_module("stackward.cli.context")
+    model = importlib.import_module("stackward.core.model")
     parser = _Parser(prog=f"stackward {verb}", description=VERBS[verb])
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--human", dest="human", action="store_true", default=None, help="tables, also into a pipe")
     how.add_argument("--json", dest="human", action="store_false", help="JSON, also on a terminal")
     module.add_arguments(parser)
-    parsed = parser.parse_args(words[1:])
+    parsed = parser.parse_args([model.typed(word) for word in words[1:]])
     try:
         with context_module.Context(human=parsed.human) as context:
             return int(module.run(parsed, context))

@@ -7,6 +7,7 @@ Paths are `pathlib.Path` made from `os.fsdecode`d names: a name that is not UTF-
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
@@ -288,3 +289,9 @@ def display(name: str | bytes | os.PathLike[str]) -> str:
     """A name made safe to print: not UTF-8 and control characters come out as backslash escapes."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def typed(word: str) -> str:
+    r"""A name as somebody types it who saw it displayed: `\xe9`, a byte that is not UTF-8, is that byte."""
+    raw = re.sub(r"\\x([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), word)
+    return os.fsdecode(os.fsencode(raw))

@@ -210,14 +210,14 @@ def _back_up_one(means: Means, store: Store, plan: Plan, stack: Stack, day: days
         if isinstance(error, LostTreeError):
             store.hold(stack.name, str(error.tree.path), error.why, means.now().astimezone(UTC))
         reason = error.message if isinstance(error, StackwardError) else str(error)
-        hint = getattr(error, "hint", "")
         means.progress.warn(f"{display(stack.name)} failed: {reason}")
-        done.results.append(StackResult(stack.name, Outcome.FAILED, (reason, *([f"HINT: {hint}"] if hint else []))))
+        told = _told(reason, getattr(error, "hint", ""))
+        done.results.append(StackResult(stack.name, Outcome.FAILED, told))
         _restore_part(plan, stack.name, stack, day)
         return
     store.release(stack.name)
     done.parts[stack.name] = part
-    reasons = (*part.warnings, *(problem.message for problem in stack.problems))
+    reasons = (*part.warnings, *(line for problem in stack.problems for line in _told(problem.message, problem.hint)))
     outcome = Outcome.WARN if reasons else Outcome.OK
     if not stack.resolved:
         outcome = Outcome.FAILED
@@ -225,6 +225,10 @@ def _back_up_one(means: Means, store: Store, plan: Plan, stack: Stack, day: days
     done.results.append(
         StackResult(stack.name, outcome, reasons, part.counts, part.entry.standstill_seconds, plan.name)
     )
+
+
+def _told(message: str, hint: str) -> tuple[str, ...]:
+    return (message, f"HINT: {hint}") if hint else (message,)
 
 
 def _restore_part(plan: Plan, name: str, stack: Stack, day: days.Day) -> None:

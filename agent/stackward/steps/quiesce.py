@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stackward.core.errors import StackwardError
 from stackward.core.model import Container, Quiesce, Service, Stack, Tree
+from stackward.stacks import membership
 from stackward.steps import crashpoints
 from stackward.steps.undo import Step, Undo
-from stackward.tools.docker import Docker, NotFoundError
+from stackward.tools.docker import Docker, DockerError, DockerUnavailableError, NotFoundError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +53,44 @@ def plan(stack: Stack, one_snapshot: bool, trees: Sequence[Tree]) -> Plan:
     `one_snapshot` says that a single snapshot holds all of them, so that they are consistent as they are: then `auto`
     needs nothing. Otherwise `auto` stops the services that can write to any of them.
     """
-    writers = {service for tree in trees if tree.writable for service in tree.services}
-    policies = {service.name: service.policy.quiesce for service in stack.services}
+    mode_of = _modes(stack, one_snapshot, trees)
     pause, stop = [], []
     for container in _dependents_first(stack.running, stack.services):
         if container.state == "paused":  # somebody else's decision: it stands still, and must stay so
             continue
-        mode = policies.get(container.service, Quiesce.AUTO)
-        if mode is Quiesce.AUTO:
-            mode = Quiesce.STOP if container.service in writers and not one_snapshot else Quiesce.NONE
+        mode = mode_of(container.service)
         if mode is Quiesce.PAUSE:
             pause.append(container)
         elif mode is Quiesce.STOP:
             stop.append(container)
     reason = "one snapshot holds everything" if one_snapshot else "no single snapshot holds everything"
     return Plan(tuple(pause), tuple(stop), reason)
+
+
+def require_known(docker: Docker | None, stack: Stack, one_snapshot: bool, trees: Sequence[Tree]) -> None:
+    """Without Docker nobody knows what runs: go on only where nothing would have to stand still, be called or dumped.
+
+    Raises:
+        DockerUnavailableError: a copy might be of data that is being written.
+    """
+    if docker is not None:
+        return
+    mode_of = _modes(stack, one_snapshot, trees)
+    called = {one.name for one in stack.services if one.policy.pre or one.policy.post or one.policy.dumps}
+    named = called | {one.name for one in stack.services} | {name for tree in trees for name in tree.services}
+    if needing := sorted(name for name in named if name in called or mode_of(name) is not Quiesce.NONE):
+        raise DockerUnavailableError(
+            f"no Docker Engine answers, and {', '.join(needing)} may be at work: nothing was copied",
+            hint="is Docker's socket mounted into the container? `stackward check` says more",
+        )
+
+
+def refreshed(docker: Docker | None, stack: Stack) -> Stack:
+    """The stack with its containers as they are now: since it was found, others may have started or stopped some."""
+    if docker is None:
+        return stack
+    now = membership.members(docker.containers(stack.project), stack.directory, stack.project)
+    return replace(stack, containers=now)
 
 
 def whole_stack(stack: Stack) -> Plan:
@@ -112,7 +136,24 @@ def _stand_still(docker: Docker, chosen: Plan, still: Standstill, stopping: set[
             docker.pause(container.id)
         except NotFoundError:
             continue
+        except DockerError as error:
+            hint = "look at its log: one that keeps restarting cannot be paused. Or set stackward.backup.quiesce: stop"
+            raise StackwardError(f"{container.name} cannot be paused: {error.message}", hint=hint) from error
     return still
+
+
+def _modes(stack: Stack, one_snapshot: bool, trees: Sequence[Tree]) -> Callable[[str], Quiesce]:
+    """What a service has to do while `trees` are read, with `auto` decided; also one that its compose file lost."""
+    writers = {service for tree in trees if tree.writable for service in tree.services}
+    policies = {service.name: service.policy.quiesce for service in stack.services}
+
+    def mode_of(name: str) -> Quiesce:
+        mode = policies.get(name, Quiesce.AUTO)
+        if mode is Quiesce.AUTO:
+            return Quiesce.STOP if name in writers and not one_snapshot else Quiesce.NONE
+        return mode
+
+    return mode_of
 
 
 def _dependents_first(containers: Sequence[Container], services: Sequence[Service]) -> list[Container]:

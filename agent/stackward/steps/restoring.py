@@ -86,7 +86,7 @@ def replace_trees(
             )
             transfers.append(fill(one, means.progress))
         means.progress.step(f"{display(stack.name)}: swapping its data")
-        plan = quiesce.whole_stack(stack)
+        plan = quiesce.whole_stack(quiesce.refreshed(means.docker, stack))
         crash_point = means.settings.crash_point
         with quiesce.quiesced(means.docker, means.undo, stack, plan, NO_LIMIT, crash_point) as still:
             means.reach("restore-stopped")

@@ -25,7 +25,7 @@ from stackward.steps.day import Day
 from stackward.steps.tree_backup import TreeCopy
 from stackward.steps.undo import Undo
 from stackward.tools import btrfs, filesystem, manifest
-from stackward.tools.docker import Docker
+from stackward.tools.docker import Docker, DockerUnavailableError
 
 
 class LostTreeError(RefusedError):
@@ -97,14 +97,17 @@ def back_up(means: Means, stack: Stack, day: Day, base: Base | None, *, accepted
 
     Raises:
         LostTreeError: the shrink guard; not with `accepted`.
+        DockerUnavailableError: `means.docker` is None, and what runs may be writing.
         StackwardError, OSError: the part is not whole and must not be published.
     """
     trees, warnings = _present(stack, base)
+    chosen = sources.plan(trees, means.settings.volume if means.snapshots else Path("/nonexistent"), means.mounts)
+    quiesce.require_known(means.docker, stack, chosen.one_snapshot, trees)
+    stack = quiesce.refreshed(means.docker, stack)
     with ExitStack() as held:
         _hold_volumes(means, stack, trees, held)
         if not accepted:
             _guard(trees, base, means.settings.shrink_limit)
-        chosen = sources.plan(trees, means.settings.volume if means.snapshots else Path("/nonexistent"), means.mounts)
         work = _Work(warnings)
         with hooks.around(means.docker, means.undo, stack) as hook_warnings:
             means.reach("data-hooked")
@@ -147,10 +150,10 @@ def _guard(trees: Sequence[Tree], base: Base | None, shrink_limit: float) -> Non
 
 def _hold_volumes(means: Means, stack: Stack, trees: Sequence[Tree], held: ExitStack) -> None:
     """Keep volumes with driver options mounted: they are empty directories while no container uses them."""
-    if means.docker is None:
-        return
     for tree in trees:
         if tree.driver_options and tree.volume is not None:
+            if means.docker is None:
+                raise DockerUnavailableError(f"no Docker Engine answers, which volume {tree.volume} must be mounted by")
             image = next((container.image_id for container in stack.containers if container.image_id), "")
             if not image:
                 own = means.docker.container(socket.gethostname())
@@ -176,6 +179,7 @@ def _stand_still(
     work: _Work,
 ) -> dict[Path, Path]:
     """Snapshot what can be, copy the rest again, while the stack stands still. Returns the snapshots."""
+    stack = quiesce.refreshed(means.docker, stack)
     plan = quiesce.plan(stack, chosen.one_snapshot, trees)
     taken: dict[Path, Path] = {}
     if chosen.subvolumes:
