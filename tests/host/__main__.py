@@ -20,6 +20,7 @@ PROGRAMS = {
     "btrfs": "btrfs-progs",
     "getfacl": "acl",
     "getfattr": "attr",
+    "logrotate": "logrotate",
     "mkfs.ext4": "e2fsprogs",
     "rsync": "rsync",
     "shellcheck": "shellcheck",
