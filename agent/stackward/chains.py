@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # What a run was begun by, beside "cli". A retry is a chain, too: what of it is due is known only when it begins.
 SCHEDULED = "schedule"
 RETRY = "retry"
-CHANGE = "change"
 BACKUPS = "backups"  # the lane of those that would wait for each other
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackward.jobs import audit, docker_prune, health, host_report, observability, rotate_logs
-from stackward.runner import Resource, Step
+from stackward.runner import CHANGE, Resource, Step
 from stackward.tools.host import Bridge
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _health(appliance: Appliance, *, dry_run: bool = False) -> Step:
-    def work(_context: RunContext) -> JobResult:
+    def work(context: RunContext) -> JobResult:
         held = appliance.undo.held_containers()  # before the containers are looked at, not after
         found = appliance.discover()
         return health.run(
@@ -25,7 +25,8 @@ def _health(appliance: Appliance, *, dry_run: bool = False) -> Step:
             stacks=found.stacks,
             docker_error=found.docker_error,
             stopped_by_us=held,
-            dry_run=dry_run,
+            # What an event asks for is compared with the last look by the clock, or no loop would ever be seen as one.
+            dry_run=dry_run or context.trigger == CHANGE,
         )
 
     return Step("health", work)

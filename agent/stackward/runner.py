@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 DRY_RUN = "dry-run"
+CHANGE = "change"  # the trigger of a run that something which happened asked for
 
 # The worst first: what a chain's exit code is when several of its steps ended badly.
 _SEVERITY = (ExitCode.DAMAGED, ExitCode.REFUSED, ExitCode.FAILED, ExitCode.USAGE, ExitCode.BUSY)
@@ -51,11 +52,12 @@ def of_stack(name: str) -> Resource:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a job is told of its run. `now` is when it began, in the zone of schedules and stamps."""
+    """What a job is told of its run. `now` is when it began, in the zone of schedules and stamps; `trigger` why."""
 
     run_id: str
     now: datetime
     progress: Progress
+    trigger: str = "cli"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +116,14 @@ class Runner:
                 held.enter_context(self._hold(resource, job, wait, progress))
             now = self.clock()
             if dry_run:
-                return _guarded(job, work, RunContext(DRY_RUN, now, progress))
+                return _guarded(job, work, RunContext(DRY_RUN, now, progress, trigger))
             run_id = new_run_id(now)
             held.enter_context(self.locks.hold(run_id, what=job, forget=True))
             self.store.begin_run(job, now, trigger, run_id=run_id)
             _LOG.info("%s begins", job, extra={"job": job, "run": run_id, "trigger": trigger})
             result = JobResult(Outcome.FAILED, (INTERRUPTED,))
             try:
-                result = _guarded(job, work, RunContext(run_id, now, progress))
+                result = _guarded(job, work, RunContext(run_id, now, progress, trigger))
                 self.store.end_run(run_id, self.clock(), result)
             except Interrupted:
                 # Also where the signal came while the end was being recorded: what was done is not forgotten.

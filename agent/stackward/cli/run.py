@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stackward import afterwards, chains, retrying
 from stackward.cli import results
+from stackward.runner import CHANGE
 from stackward.tools import logs
 from stackward.tools.signals import interruptible
 
@@ -33,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--scheduled",
         nargs="?",
         const=chains.SCHEDULED,
-        choices=[chains.SCHEDULED, chains.RETRY, chains.CHANGE],
+        choices=[chains.SCHEDULED, chains.RETRY, CHANGE],
         help="as the daemon does, and what made it do so: waits, logs JSON lines",
     )
 

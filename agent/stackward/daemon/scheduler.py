@@ -11,6 +11,7 @@ from stackward.core.errors import ExitCode
 from stackward.daemon.frequent import Frequent
 from stackward.daemon.workers import Crew, Process, Running, Thread, Worker
 from stackward.observe import messages
+from stackward.runner import CHANGE
 
 if TYPE_CHECKING:
     from stackward.core.agenda import Due
@@ -59,7 +60,7 @@ class Scheduler:
     ) -> list[tuple[str, datetime | None, str]]:
         found: list[tuple[str, datetime | None, str]] = [(one.planned.name, one.at, chains.SCHEDULED) for one in due]
         asked = appliance.store.requests()
-        found += [(name, asked[name], chains.CHANGE) for name in sorted(asked)]
+        found += [(name, asked[name], CHANGE) for name in sorted(asked)]
         if retries and retrying.due(appliance.store, now):
             found.append((chains.RETRY, None, chains.RETRY))
         return found
@@ -73,7 +74,7 @@ class Scheduler:
 
     def _begin(self, appliance: Appliance, name: str, at: datetime | None, trigger: str, now: datetime) -> None:
         self._tried[name] = (at, now)
-        if trigger == chains.CHANGE:
+        if trigger == CHANGE:
             appliance.store.fulfil(name, now)
         if name in chains.FREQUENT:
             worker: Worker = Thread(name, lambda: self._frequent.run(appliance, name, trigger))

@@ -13,6 +13,7 @@ import docker
 import docker.errors
 
 from stackward.tools.docker_engine import DockerError, DockerUnavailableError, NotFoundError
+from stackward.tools.docker_events import Events
 from stackward.tools.docker_exec import ExecResult, HookTimeout, execute
 from stackward.tools.docker_leftovers import Leftovers
 from stackward.tools.docker_values import HELPER_LABEL, PROJECT_LABEL, VolumeInfo, container_of, volume_info
@@ -38,7 +39,7 @@ _KILL_SECONDS = 2.0  # how long a container takes to be gone after Docker has ki
 _POLL_SECONDS = 0.2
 
 
-class Docker(Leftovers):
+class Docker(Leftovers, Events):
     """One engine. Nothing is asked before the first call; any call may raise DockerUnavailableError: none answers."""
 
     def containers(self, project: str | None = None) -> list[Container]:
@@ -164,6 +165,22 @@ class Docker(Leftovers):
     ) -> VolumeInfo:
         with self._translated("create a volume"):
             return volume_info(self._api.create_volume(name, driver, dict(options), dict(labels)))
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume with what is in it; gone is removed. Raises DockerError while a container has it."""
+        with self._translated(f"remove volume {name}"):
+            try:
+                self._api.remove_volume(name)
+            except docker.errors.NotFound:
+                return
+
+    def remove_stopped(self, container_id: str) -> None:
+        """Remove a container that does not run; its volumes stay. Raises DockerError for one that does."""
+        with self._translated(f"remove {container_id[:12]}"):
+            try:
+                self._api.remove_container(container_id, v=False, force=False)
+            except docker.errors.NotFound:
+                return
 
     @contextmanager
     def holding_volume(self, name: str, image_id: str) -> Iterator[VolumeInfo]:
