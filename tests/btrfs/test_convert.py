@@ -27,7 +27,7 @@ from stackward.stacks import discover
 from stackward.steps import kept, sameness
 from stackward.steps.restoring import Means
 from stackward.steps.undo import Undo
-from stackward.tools import filesystem
+from stackward.tools import compose, filesystem
 from stackward.tools.docker import Docker
 from unit.hosts import DOCKER_HOST, SmallHost
 
@@ -40,7 +40,13 @@ class Shop:
 
     def __init__(self, root: Path, volume: Path, image: str, crash_point: str = "") -> None:
         self.name, self.volume, self.image = f"stackward-unit-{uuid.uuid4().hex[:8]}", volume, image
-        self.host = SmallHost(root / "host", docker_host=DOCKER_HOST, volume=volume, crash_point=crash_point)
+        self.host = SmallHost(
+            root / "host",
+            docker_host=DOCKER_HOST,
+            docker_volumes=Path("/var/lib/docker/volumes"),
+            volume=volume,
+            crash_point=crash_point,
+        )
         self.directory = self.host.stack(
             self.name,
             f"""
@@ -82,8 +88,148 @@ class Shop:
     def convert(self, tree: str | None = None, run: str = "r1", *, dry_run: bool = False) -> JobResult:
         return convert.run(Request(self.name, tree, dry_run=dry_run), self.means(run), self.stacks())
 
+    def killed_at(self, point: str) -> subprocess.CompletedProcess[str]:
+        """Convert everything, in a process that is killed at the point."""
+        paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(convert.__file__).parents[2])]
+        argv = [sys.executable, "-c", CRASH, json.dumps(paths), self.name, str(self.volume), str(self.host.root), point]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
     def target(self, tree: str) -> Path:
         return self.volume / self.name / tree
+
+
+class ShopWithVolume(Shop):
+    """The same with its files in a named volume, made and started by Compose."""
+
+    def __init__(self, root: Path, volume: Path, image: str) -> None:
+        super().__init__(root, volume, image)
+        self.host.stack(
+            self.name,
+            f"""
+            services:
+              web:
+                image: {image}
+                command: [sh, -c, "while sleep 0.1; do echo written >> /files/log; done"]
+                stop_signal: SIGKILL
+                network_mode: none
+                volumes: ["files:/files", "anonymous:/asked-for"]
+            volumes:
+              files: {{}}
+              anonymous: {{}}
+            """,
+        )
+        self.files, self.kept = f"{self.name}_files", f"{self.name}_files.before-stackward"
+
+    def up(self, api: Any) -> None:  # noqa: ARG002 - Compose has its own way to the engine
+        compose.up(self.directory)
+
+    def running(self) -> list[str]:
+        return [c.service for c in Docker(DOCKER_HOST).containers(self.name) if c.state == "running"]
+
+    def remove(self, api: Any) -> None:
+        for one in api.containers(all=True, filters={"label": f"com.docker.compose.project={self.name}"}):
+            api.remove_container(one["Id"], force=True, v=True)
+        for name in (self.files, self.kept, f"{self.name}_anonymous"):
+            with suppress(docker.errors.NotFound):
+                api.remove_volume(name, force=True)
+        self.host.store.close()
+
+
+@pytest.fixture
+def with_volume(tmp_path: Path, volume: Path, api: Any, image: str, needs_compose: None) -> Iterator[ShopWithVolume]:
+    made = ShopWithVolume(tmp_path, volume, image)
+    yield made
+    made.remove(api)
+
+
+def is_written(place: Path) -> bool:
+    """Whether the stack writes there."""
+    size = (place / "log").stat().st_size
+    deadline = datetime.now(UTC) + timedelta(seconds=20)
+    while (place / "log").stat().st_size == size:
+        if datetime.now(UTC) > deadline:
+            return False
+    return True
+
+
+def test_a_named_volume_goes_on_on_the_volume_and_comes_back(with_volume: ShopWithVolume, api: Any) -> None:
+    shop = with_volume
+    shop.up(api)
+    before = api.inspect_volume(shop.files)
+    mountpoint = Path(before["Mountpoint"])
+    (mountpoint / "f").write_text("before")
+
+    result = shop.convert("files")
+
+    assert result.outcome is Outcome.OK
+    after = api.inspect_volume(shop.files)
+    assert after["Options"] == {"type": "none", "o": "bind", "device": str(shop.target(shop.files))}
+    assert after["Labels"] == before["Labels"]
+    assert shop.running() == ["web"]
+    assert (shop.target(shop.files) / "f").read_text() == "before"
+    assert is_written(shop.target(shop.files))
+    assert (Path(api.inspect_volume(shop.kept)["Mountpoint"]) / "f").read_text() == "before"
+    said = subprocess.run(
+        [*compose.command(), "up", "-d"], cwd=shop.directory, capture_output=True, text=True, check=True
+    )
+    assert "Recreat" not in said.stderr  # Compose takes it for its own
+    assert shop.convert(shop.files, "r2").details["done"] == [shop.files]
+
+    undone = convert.undo_last(shop.name, shop.means("r3"), shop.stacks())
+
+    plain = api.inspect_volume(shop.files)
+    assert not plain["Options"]
+    assert plain["Labels"] == before["Labels"]
+    assert (Path(plain["Mountpoint"]) / "f").read_text() == "before"
+    assert is_written(Path(plain["Mountpoint"]))
+    assert undone.details["left"] == [str(shop.target(shop.files))]
+    with pytest.raises(docker.errors.NotFound):
+        api.inspect_volume(shop.kept)
+
+
+@pytest.mark.parametrize("broken_off", ["nothing done", "containers removed", "poured", "removed"])
+def test_a_volume_that_a_kill_left_half_way_is_the_new_one_when_the_record_was_taken_back(
+    with_volume: ShopWithVolume, api: Any, broken_off: str
+) -> None:
+    shop = with_volume
+    shop.up(api)
+    info = Docker(DOCKER_HOST).volume(shop.files)
+    assert info is not None
+    (info.mountpoint / "f").write_text("before")
+    died = shop.killed_at("convert-volumes")
+    assert died.returncode == -9, died.stderr
+    engine = Docker(DOCKER_HOST)
+    if broken_off != "nothing done":
+        for one in engine.containers(shop.name):
+            engine.remove_stopped(one.id)
+    if broken_off in ("poured", "removed"):
+        kept_one = engine.create_volume(shop.kept, driver="local", options={}, labels={})
+        filesystem.exchange(kept_one.mountpoint, info.mountpoint)
+    if broken_off == "removed":
+        engine.remove_volume(shop.files)
+    Undo(shop.host.settings.state_dir / "undo", engine).take_back_open()
+    assert shop.running() == ["web"]
+    assert (shop.target(shop.files) / "f").read_text() == "before"
+    assert is_written(shop.target(shop.files))
+    again = shop.convert("files", "r2")
+    assert again.details["done"] == [shop.files]
+    assert os.listxattr(shop.target(shop.files)) == []
+
+
+def test_volumes_that_are_not_the_stacks_own_stay(with_volume: ShopWithVolume, api: Any) -> None:
+    shop = with_volume
+    with pytest.raises(RefusedError, match="start the stack once"):
+        shop.convert("files")
+    shop.up(api)
+    other = api.create_container(
+        shop.image, command=["sleep", "1"], host_config=api.create_host_config(binds=[f"{shop.files}:/x"])
+    )["Id"]
+    try:
+        with pytest.raises(RefusedError, match="not of this stack, has it"):
+            shop.convert("files")
+    finally:
+        api.remove_container(other, force=True, v=True)
+    assert shop.running() == ["web"]
 
 
 @pytest.fixture
@@ -114,7 +260,7 @@ def test_a_running_stack_goes_on_on_the_volume_with_everything_it_had(shop: Shop
     assert result.stacks[0].standstill_seconds is not None
 
     again = shop.convert(run="r2")
-    assert "named volume" in again.details["staying"][0]["why"]  # the one that the image asks for
+    assert "anonymous volume" in again.details["staying"][0]["why"]  # the one that the image asks for
     assert again.details["moves"] == []
     assert sorted(again.details["done"]) == ["data", "library"]
 
@@ -196,7 +342,8 @@ host = SmallHost.__new__(SmallHost)
 from stackward.config import Settings
 host.root = root
 host.settings = Settings(docker_root=root / "docker", backup_root=root / "backup", volume=shop.volume,
-    state_dir=root / "state", config_dir=root / "etc", docker_host=DOCKER_HOST, crash_point=sys.argv[5])
+    state_dir=root / "state", config_dir=root / "etc", docker_host=DOCKER_HOST, crash_point=sys.argv[5],
+    docker_volumes=Path("/var/lib/docker/volumes"))
 host.store = host.opened()
 shop.host = host
 shop.convert()
@@ -206,9 +353,7 @@ shop.convert()
 @pytest.mark.parametrize("point", ["convert-proven", "convert-swapped", "convert-resumed"])
 def test_a_kill_leaves_the_old_tree_or_the_new_and_the_stack_runs_again(shop: Shop, api: Any, point: str) -> None:
     shop.up(api)
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(convert.__file__).parents[2])]
-    argv = [sys.executable, "-c", CRASH, json.dumps(paths), shop.name, str(shop.volume), str(shop.host.root), point]
-    died = subprocess.run(argv, capture_output=True, text=True, check=False)
+    died = shop.killed_at(point)
     assert died.returncode == -9, died.stderr
     assert (shop.data / "f").read_text() == (shop.library / "f").read_text() == "before"
     assert shop.data.is_symlink() == (point != "convert-proven")

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from stackward.core.errors import RefusedError, SettingsError, StackwardError
-from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, Tree, display
+from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, Tree, TreeKind, display
 from stackward.steps import conversion, kept, quiesce, restoring, sizes, snapshots
 from stackward.steps.conversion import Move, Situation
 from stackward.steps.restoring import Means
+from stackward.steps.undo import Step
+from stackward.steps.volume_move import KEPT_SUFFIX, VolumeMove
 from stackward.tools import filesystem
 
 WHAT = "move to the volume"
@@ -90,11 +92,26 @@ def undo_last(stack_name: str, means: Means, discovery_stacks: Sequence[Stack]) 
             hint=f"stackward restore {display(stack.name)} --undo takes that back first",
         )
     targets = [display(os.path.realpath(entry.place)) for entry in record.entries]
+    volumes = _plain_again(means, stack)
+    targets += [display(target) for _, target in volumes]
     plan = quiesce.whole_stack(stack)
     with quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT) as still:
         places = kept.put_back(means.kept, record)
+        _exchange_volumes(means, stack, [step for step, _ in volumes])
+    places += [f"volume {display(step.subject)}" for step, _ in volumes]
     part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)
     return JobResult(Outcome.OK, stacks=(part,), details={"undone": record.what, "places": places, "left": targets})
+
+
+def _plain_again(means: Means, stack: Stack) -> list[tuple[Step, str]]:
+    """For each volume of which a move kept what was there: the way back, and the directory that is left then."""
+    found = []
+    for tree in stack.trees:
+        info = means.docker.volume(tree.volume) if means.docker is not None and tree.volume else None
+        if info is not None and means.docker is not None and means.docker.volume(info.name + KEPT_SUFFIX) is not None:
+            step = Step("volume", info.name, VolumeMove(info.name, "", info.labels).to_json())
+            found.append((step, info.options.get("device", "")))
+    return found
 
 
 def _named(name: str, stacks: Sequence[Stack]) -> Stack:
@@ -114,6 +131,7 @@ def _plan(request: Request, means: Means, stack: Stack, stacks: Sequence[Stack])
         stacks=stacks,
         containers=means.docker.containers() if means.docker is not None else (),
         size_of=lambda path: sizes.measure(path, seconds=_SIZE_SECONDS).allocated_bytes,
+        volume_info=lambda name: means.docker.volume(name) if means.docker is not None and name else None,
         run_id=means.run_id,
     )
     moves, done, staying = [], [], []
@@ -130,9 +148,10 @@ def _plan(request: Request, means: Means, stack: Stack, stacks: Sequence[Stack])
 def _chosen(request: Request, stack: Stack) -> list[Tree]:
     if request.tree is None:
         return list(stack.trees)
-    names = request.tree.removeprefix("./").rstrip("/")
+    wanted = request.tree.removeprefix("./").rstrip("/")
     for tree in stack.trees:
-        if names in (tree.mount_name, tree.volume, str(tree.source)) or stack.directory / names == tree.source:
+        named = wanted in (tree.mount_name, tree.volume, str(tree.source))
+        if named or stack.directory / wanted == tree.source or tree.volume == f"{stack.project}_{wanted}":
             return [tree]
     known = ", ".join(display(tree.mount_name) for tree in stack.trees) or "none"
     raise SettingsError(f"{display(stack.name)} has no tree {display(request.tree)}", hint=f"its trees: {known}")
@@ -154,8 +173,9 @@ def _settle_killed(means: Means, stack: Stack, done: Sequence[Tree]) -> None:
 def _move(means: Means, stack: Stack, moves: Sequence[Move]) -> tuple[float | None, list[dict[str, Any]]]:
     """Returns how long the stack stood still, and for each tree what was compared."""
     names = ", ".join(display(move.tree.mount_name) for move in moves)
-    directories = tuple({str(move.home): None for move in moves})
-    record = restoring.record(means, stack, f"{WHAT} of {display(stack.name)}: {names}", directories, whole_stack=True)
+    directories = [move for move in moves if move.tree.kind is not TreeKind.VOLUME]
+    homes = tuple({str(move.home): None for move in directories})
+    record = restoring.record(means, stack, f"{WHAT} of {display(stack.name)}: {names}", homes, whole_stack=True)
     proofs = []
     with ExitStack() as failed:
         for move in moves:
@@ -165,24 +185,40 @@ def _move(means: Means, stack: Stack, moves: Sequence[Move]) -> tuple[float | No
         with quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT) as still:
             for move in moves:
                 proof = conversion.finish(move, means.progress)
-                proofs.append(
-                    {
-                        "tree": display(move.tree.mount_name),
-                        "paths": proof.paths,
-                        "bytes": proof.bytes,
-                        "sha256": proof.digest,
-                    }
-                )
+                told = {"paths": proof.paths, "bytes": proof.bytes, "sha256": proof.digest}
+                proofs.append({"tree": display(move.tree.mount_name), **told})
             means.reach("convert-proven")
-            record = replace(record, entries=tuple(map(conversion.entry, moves)))
+            record = replace(record, entries=tuple(map(conversion.entry, directories)))
             kept.write(means.kept, record)
-            for move in moves:
+            for move in directories:
                 conversion.swap(move, means.undo)
                 failed.callback(conversion.swap_back, move)
                 means.reach("convert-swapped")
             kept.write(means.kept, replace(record, done=True))
             failed.pop_all()
+            _exchange_volumes(means, stack, [_bound(means, move) for move in moves if move not in directories])
         means.reach("convert-resumed")
     for move in moves:
         conversion.settle(move.target)
     return still.seconds, proofs
+
+
+def _bound(means: Means, move: Move) -> Step:
+    info = means.docker.volume(move.tree.volume or "") if means.docker is not None else None
+    if info is None:
+        raise StackwardError(f"volume {display(move.tree.volume or '')} is gone")
+    return conversion.volume_step(move, info)
+
+
+def _exchange_volumes(means: Means, stack: Stack, steps: Sequence[Step]) -> None:
+    """Have the volumes removed and made again, and the services that ran on them started by Compose.
+
+    From the first moment on it is a promise: whoever finds it broken off finishes it.
+    """
+    if not steps:
+        return
+    names = {step.subject for step in steps}
+    services = [one.service for one in stack.running if any(mount.name in names for mount in one.mounts)]
+    up = [Step("up", str(stack.directory), service) for service in dict.fromkeys(services)]
+    with means.undo.promised(f"volumes of stack {stack.name} are exchanged", [*steps, *up]):
+        means.reach("convert-volumes")

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stackward.core.model import Container, Stack, Tree, TreeKind, display
 from stackward.core.progress import Progress
@@ -18,7 +19,9 @@ from stackward.core.units import format_bytes
 from stackward.steps import kept, sameness
 from stackward.steps.kept import Entry
 from stackward.steps.undo import Step, Undo
+from stackward.steps.volume_move import KEPT_SUFFIX, VolumeMove
 from stackward.tools import btrfs, filesystem, rsync
+from stackward.tools.docker import VolumeInfo
 
 INCOMING = ".incoming-"
 _ROOM = 1.05  # of the tree's size, for what the copy itself needs
@@ -54,6 +57,7 @@ class Situation:
     stacks: Sequence[Stack]
     containers: Sequence[Container]
     size_of: Callable[[Path], int]
+    volume_info: Callable[[str], VolumeInfo | None]
     run_id: str
 
 
@@ -68,17 +72,37 @@ def is_done(tree: Tree, volume: Path) -> bool:
 
 def obstacle(stack: Stack, tree: Tree, situation: Situation) -> str:
     """Why the tree cannot be moved safely, or ""."""
-    if tree.kind is TreeKind.VOLUME:
-        return "it is a named volume, and this version moves directories only"
     if not tree.covered:
         return tree.reason or "it is not covered by backups"
-    return (
-        _unmovable(tree.source, tree.path, situation) or _shared(stack, tree, situation) or _no_place(tree, situation)
-    )
+    if tree.kind is TreeKind.VOLUME:
+        why = _volume_of_others(stack, tree, situation)
+    else:
+        why = _unmovable(tree.source, tree.path, situation)
+    return why or _shared(stack, tree, situation) or _no_place(tree, situation)
+
+
+def _volume_of_others(stack: Stack, tree: Tree, situation: Situation) -> str:
+    """Why a volume is not the stack's own to make again, or ""."""
+    name = tree.volume or ""
+    info = situation.volume_info(name)
+    declared: dict[str, dict[str, Any]] = {
+        str((definition or {}).get("name") or f"{stack.project}_{key}"): definition or {}
+        for key, definition in (stack.raw.get("volumes") or {}).items()
+    }
+    reasons = {
+        "Docker does not have it yet: start the stack once": info is None,
+        "it is an anonymous volume: Compose makes a new one with each container": name not in declared,
+        "it has driver options already": info is not None and bool(info.options),
+        "the compose file gives it a driver or options": any(
+            declared.get(name, {}).get(key) for key in ("driver", "driver_opts")
+        ),
+        "what an earlier move kept of it is still there": situation.volume_info(name + KEPT_SUFFIX) is not None,
+    }
+    return next((why for why, holds in reasons.items() if holds), "")
 
 
 def _unmovable(source: Path, path: Path, situation: Situation) -> str:
-    reasons = (
+    reasons: tuple[tuple[str, Callable[[], bool]], ...] = (
         ("it is no directory", lambda: not path.is_dir()),
         (
             f"it is reached through a symbolic link, and lies in {display(path)}",
@@ -110,9 +134,11 @@ def _shared(stack: Stack, tree: Tree, situation: Situation) -> str:
             if its.path == tree.path or its.path in tree.path.parents or tree.path in its.path.parents:
                 return f"stack {display(other.name)} uses it, too"
     for container in situation.containers:
-        if container.project == stack.project or container.state not in _RUNNING:
+        if container.project == stack.project:
             continue
-        for mount in container.mounts:
+        if tree.volume is not None and any(mount.name == tree.volume for mount in container.mounts):
+            return f"container {display(container.name)}, which is not of this stack, has it"
+        for mount in container.mounts if container.state in _RUNNING else ():
             source = Path(os.path.realpath(mount.source)) if mount.source else None
             if source is not None and (source == tree.path or tree.path in source.parents):
                 return f"container {display(container.name)}, which is not of this stack, uses it"
@@ -163,6 +189,11 @@ def finish(move: Move, progress: Progress) -> sameness.Proof:
     filesystem.rename_new(move.incoming, move.target)
     filesystem.sync_path(move.target.parent)
     return proof
+
+
+def volume_step(move: Move, info: VolumeInfo) -> Step:
+    """What makes a named volume one that is bound to the copy."""
+    return Step("volume", info.name, VolumeMove(info.name, str(move.target), info.labels).to_json())
 
 
 def entry(move: Move) -> Entry:

@@ -42,6 +42,7 @@ SNAPSHOT_POINTS = (
 CONVERT_POINTS = (
     "convert-proven",  # the copy is there, compared and named; the stack stands still on the old tree
     "convert-swapped",  # a link leads to it; the stack stands still
+    "convert-volumes",  # the way forward for named volumes is on disk, none of them was touched
     "convert-resumed",  # the stack runs on it; the copy is not yet called finished
 )
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
-from stackward.steps import crashpoints
+from stackward.steps import crashpoints, volume_move
 from stackward.tools import btrfs, compose, filesystem, process, signals
 from stackward.tools.docker import Docker, DockerUnavailableError, HookTimeout, NotFoundError
 from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
@@ -34,7 +34,7 @@ class Step:
     `subject`), "rename" (`subject` back to `detail`; whatever stands at `detail` is moved to `detail` + ".stackward-undone"),
     "up" (the compose project in the directory `subject`, or only its service `detail`), "discard" (removes that project,
     then `subject` itself and the path `detail`, if any) or "unit" (starts the host's unit `subject` through the bridge in
-    the directory `detail`, if it answers).
+    the directory `detail`, if it answers), or "volume" (`detail`: a `volume_move.VolumeMove`, carried out forwards).
     """
 
     do: str
@@ -205,6 +205,8 @@ class Undo:
                 self._docker.start(step.subject)
             elif step.do == "unpause":
                 self._docker.unpause(step.subject)
+            elif step.do == "volume":
+                volume_move.carry_out(self._docker, step.detail)
             elif step.do == "exec":
                 self._docker.exec(step.subject, ["sh", "-c", step.detail], timeout_seconds=step.timeout_seconds)
         except (NotFoundError, HookTimeout):
