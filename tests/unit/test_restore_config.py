@@ -223,6 +223,22 @@ def test_secrets_from_outside_come_back_where_they_were(host):
     assert (to / ".outside" / str(outside)[1:]).read_text() == "TOKEN=1"
 
 
+def test_a_stack_by_itself_names_the_secrets_from_outside_that_it_may_lack(host):
+    outside = host.place / "private" / "db.env"
+    outside.parent.mkdir()
+    outside.write_text("TOKEN=1")
+    stack = Stack("shop", host.root / "shop", "shop", opted_in=True, secret_files=(outside,))
+    later = NOW + timedelta(hours=1)
+    backup_config.run(settings=host.settings, discovery_stacks=[stack], now=later, progress=Silent())
+    assert not any("db.env" in note for note in host.restore(stacks=("shop",), secrets=True).details["notes"])
+    outside.unlink()
+    notes = host.restore(stacks=("shop",), secrets=True).details["notes"]
+    assert any(str(outside) in note and "restore config .outside --secrets" in note for note in notes)
+    assert not outside.exists()
+    host.restore(stacks=(".outside",), secrets=True)
+    assert outside.read_text() == "TOKEN=1"
+
+
 def test_the_wrong_identity_is_refused_before_anything_changes(host):
     age.generate_key(host.place / "other.key")
     host.put("shop/compose.yaml", "mine")

@@ -97,6 +97,8 @@ def run(
     if not items:
         wanted = ", ".join(map(display, request.stacks)) or "any stack"
         raise StackwardError(f"{sources[0].artifact.name.name} holds nothing of {wanted}")
+    if request.secrets and request.stacks:
+        done.notes += _missing_outside(sources[-1], items)
     if not request.dry_run and any(item.is_wanted for item in items):
         _carry_out(planned, root, settings, undo, now, run_id, progress)
     return _result(request, sources, items, done)
@@ -181,6 +183,20 @@ def _plan(source: _Source, root: Path, request: Request, progress: Progress) -> 
     if request.only_missing:
         items = [replace(i, state=State.LEFT) if i.state is State.CHANGED else i for i in items]
     return _Planned(source, tuple(items))
+
+
+def _missing_outside(capsule: _Source, items: Sequence[Item]) -> list[str]:
+    """Secrets from outside DOCKER_ROOT are no one stack's: to name stacks leaves them out, which a stack may not start for."""
+    chosen = {item.path for item in items}
+    with capsule.open() as plain:
+        paths = [member.name.removeprefix(b"./") for member, _ in archive.contents(plain) if not member.is_directory]
+    outside = [path for path in paths if path.startswith(config_restore.OUTSIDE) and path not in chosen]
+    places = [path.removeprefix(config_restore.OUTSIDE[:-1]) for path in outside]
+    return [
+        f"{display(place)} is not there, and not restored with a single stack: `restore config .outside --secrets` does"
+        for place in places
+        if not os.path.lexists(place)
+    ]
 
 
 def _carry_out(

@@ -52,6 +52,12 @@ def _create(docker: Docker, stack: Stack, name: str) -> VolumeInfo:
         return docker.create_volume(
             name, driver=str(definition.get("driver") or "local"), options=options, labels=labels
         )
+    if not stack.resolved:
+        raise StackwardError(
+            f"volume {display(name)} does not exist, and how to make it cannot be told:"
+            f" {'; '.join(problem.message for problem in stack.problems)}",
+            hint="mend that first (`stackward restore config --secrets`, if files are missing), or use --to DIR",
+        )
     raise StackwardError(
         f"volume {display(name)} does not exist, and the compose file does not say how to make it",
         hint="get its data with --to DIR",
