@@ -1,3 +1,5 @@
+import os
+import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -30,7 +32,7 @@ def test_a_part_of_a_name_is_found_in_every_backup_newest_first(settings):
     assert set(found) == {("shop", "data/docs/Bill.pdf"), ("wiki", "data/bill")}
     bill = found["shop", "data/docs/Bill.pdf"]
     assert (bill["backups"], bill["versions"]) == (["data-2026-11-03", "data-2026-11-02"], 2)
-    assert bill["restore"] == "stackward restore 'shop:data/docs/Bill.pdf' --from data-2026-11-03"
+    assert bill["restore"] == "stackward restore shop:data/docs/Bill.pdf --from data-2026-11-03"
 
 
 def test_a_directory_is_found_once_as_itself(settings):
@@ -67,7 +69,7 @@ def test_other_trees_dumps_and_the_configuration_are_looked_through_too(settings
     found = run(settings, "cat")
 
     assert set(found) == {("shop", "uploads/cat.jpg"), ("shop", ".dumps/cat.sql"), ("", "shop/cat.conf")}
-    assert found["", "shop/cat.conf"]["restore"].startswith("stackward restore config")
+    assert found["", "shop/cat.conf"]["restore"].startswith("stackward restore config shop --from configs-")
 
 
 def test_a_backup_without_checksums_is_looked_through_by_its_files(settings):
@@ -88,3 +90,11 @@ def test_a_backup_that_cannot_be_read_is_a_warning_and_the_others_are_still_foun
 def test_nothing_to_look_for_is_an_error(settings):
     with pytest.raises(SettingsError):
         run(settings, "/")
+
+
+@pytest.mark.parametrize("name", [b"it's `id` $HOME", b"new\nline", b"\xff\xfe it's\\", "gr\u00fcn \x7f".encode()])
+def test_the_way_back_can_be_pasted_into_a_shell_whatever_the_name(tmp_path, name):
+    data_backup(tmp_path, "data-2026-11-03", NOW, {"My App": {os.fsdecode(name): b"1"}})
+    (one,) = run(Settings(backup_root=tmp_path), "*").values()
+    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {one['restore']}"], capture_output=True, check=True).stdout
+    assert words.split(b"\0")[:3] == [b"stackward", b"restore", b"My App:data/" + name]

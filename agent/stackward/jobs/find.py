@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -135,9 +136,19 @@ def _shown(one: Found) -> dict[str, object]:
 
 
 def _command(one: Found) -> str:
-    """What gets the newest one back; "" where `restore` takes no path (the configuration, dumps)."""
+    """What gets the newest one back, to be pasted into a shell; of the configuration, the stack that it is of."""
     if not one.stack:
-        return f"stackward restore config --from {one.backups[0]}"
+        return f"stackward restore config {_quoted(one.path.split('/')[0])} --from {one.backups[0]}"
     if one.path.startswith(f"{DUMPS}/"):
-        return f"stackward restore {display(one.stack)} --to DIR --from {one.backups[0]}"
-    return f"stackward restore '{display(one.stack)}:{display(one.path)}' --from {one.backups[0]}"
+        return f"stackward restore {_quoted(one.stack)} --to DIR --from {one.backups[0]}"
+    return f"stackward restore {_quoted(f'{one.stack}:{one.path}')} --from {one.backups[0]}"
+
+
+def _quoted(word: str) -> str:
+    """As a shell reads it; a name that no terminal shows as it is, in bash's $'…'."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = "".join(
+        f"\\{byte:03o}" if byte < 0x20 or byte >= 0x7F or byte in b"\\'" else chr(byte) for byte in os.fsencode(word)
+    )
+    return f"$'{escaped}'"

@@ -14,7 +14,17 @@ from typing import Any
 
 from stackward.core.errors import ExitCode, RefusedError, SettingsError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
-from stackward.steps import catalog, kept, quiesce, restore_path, restore_plan, restore_tree, restoring, volumes
+from stackward.steps import (
+    catalog,
+    elsewhere,
+    kept,
+    quiesce,
+    restore_path,
+    restore_plan,
+    restore_tree,
+    restoring,
+    volumes,
+)
 from stackward.steps.catalog import Artifact
 from stackward.steps.restore_plan import Target
 from stackward.steps.restoring import Means, require_docker
@@ -152,6 +162,7 @@ def _elsewhere(request: Request, means: Means, artifact: Artifact, to: Path, sta
         raise SettingsError(f"{display(to)} is within BACKUP_ROOT", hint="restore to a directory elsewhere")
     if os.path.lexists(to) and not (os.path.isdir(to) and (request.overwrite or not os.listdir(to))):
         raise RefusedError(f"{display(to)} is there and not empty", hint="name a new directory, or add --overwrite")
+    elsewhere.require_writable(to)
     inside = None
     if request.path is not None:
         inside = restore_plan.locate(artifact, request.stack, request.path, stack.directory if stack else None)
@@ -173,8 +184,8 @@ def _elsewhere(request: Request, means: Means, artifact: Artifact, to: Path, sta
         if (dumps := artifact.path / f".dumps/{request.stack}").is_dir():
             done.transfers.append(rsync.copy(dumps, to / "dumps", delete=False))
     filesystem.sync_filesystem(to)
-    if filesystem.mount_of(Path(os.path.realpath(to)), filesystem.mounts()).type == "overlay":
-        done.warnings.append(f"{display(to)} is inside the appliance's container, not on the host")
+    if warning := elsewhere.warning(to):
+        done.warnings.append(warning)
 
 
 def _verify(request: Request, means: Means, artifact: Artifact, paths: Sequence[str], done: _Done) -> None:

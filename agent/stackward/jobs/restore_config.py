@@ -20,7 +20,7 @@ from stackward.core.artifacts import ArtifactKind
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, display
 from stackward.core.progress import Progress
-from stackward.steps import catalog, config_restore, kept, verification
+from stackward.steps import catalog, config_restore, elsewhere, kept, verification
 from stackward.steps.catalog import Artifact
 from stackward.steps.config_restore import Item, State, Unit, above
 from stackward.steps.crashpoints import reach
@@ -101,6 +101,8 @@ def run(
         done.notes += _missing_outside(sources[-1], items)
     if not request.dry_run and any(item.is_wanted for item in items):
         _carry_out(planned, root, settings, undo, now, run_id, progress)
+        if request.to is not None and (warning := elsewhere.warning(root)):
+            done.warnings.append(warning)
     return _result(request, sources, items, done)
 
 
@@ -171,6 +173,7 @@ def _root(settings: Settings, request: Request) -> Path:
     root = Path(os.path.realpath(request.to))
     if os.path.lexists(root) and (not root.is_dir() or os.listdir(root)):
         raise RefusedError(f"{display(root)} is there and not empty", hint="name a directory that is new or empty")
+    elsewhere.require_writable(root)
     return root
 
 
