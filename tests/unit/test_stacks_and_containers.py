@@ -71,11 +71,12 @@ def test_another_project_name_on_the_command_line_is_the_stacks_project(host, na
     directory = host.stack("shop", "services: {web: {image: nginx}}")
     start(name, directory)
     start(f"{name}-staging", directory)
+    start(f"{name}-drill", directory.parent.parent / "state")
     found = discover()
     assert found.stack("shop").project == name
     assert [c.project for c in found.stack("shop").containers] == [name]
     assert name not in {project.project for project in found.outside}
-    assert f"{name}-staging" not in {project.project for project in found.outside}
+    assert not {f"{name}-staging", f"{name}-drill"} & {project.project for project in found.outside}
 
 
 def test_projects_that_run_elsewhere_are_told_with_the_reason(host, name, start, discover, tmp_path):

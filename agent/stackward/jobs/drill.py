@@ -123,7 +123,7 @@ def _seen(
     number: int,
 ) -> _Seen:
     """Lay the backup out, boot it, look, and remove every trace, whatever happens."""
-    home = means.settings.state_dir / "drills" / stack.name
+    home = means.settings.state_dir / "drills" / "instances" / stack.name
     data = drill_copy.data_place(means.settings, means.run_id, number)
     left = [Step("discard", str(home), str(data))]
     try:

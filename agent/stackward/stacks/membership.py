@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stackward.core.model import Container
 
 STAGING_SUFFIX = "-staging"
+DRILL_SUFFIX = "-drill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,13 @@ def files_in_use(containers: Iterable[Container], directory: Path) -> tuple[Path
 def outside(
     containers: Iterable[Container], known: Iterable[Container], projects: frozenset[str], root: Path
 ) -> tuple[Outside, ...]:
-    """Projects of containers that belong to no stack; staging instances of a stack's are its own."""
+    """Projects of containers that belong to no stack; staging instances and drills of a stack's are its own."""
     ours = {container.id for container in known}
     groups: dict[tuple[str, str], list[Container]] = defaultdict(list)
     for container in containers:
-        staged = (
-            container.project.endswith(STAGING_SUFFIX) and container.project.removesuffix(STAGING_SUFFIX) in projects
+        staged = any(
+            container.project.endswith(suffix) and container.project.removesuffix(suffix) in projects
+            for suffix in (STAGING_SUFFIX, DRILL_SUFFIX)
         )
         if container.project and container.id not in ours and not staged:
             groups[container.project, container.working_dir].append(container)

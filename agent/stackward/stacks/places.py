@@ -37,6 +37,9 @@ _CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv
 _KINDS = ((stat.S_ISSOCK, "socket"), (stat.S_ISBLK, "device"), (stat.S_ISCHR, "device"), (stat.S_ISFIFO, "fifo"))
 
 
+_COPIES = (".nightly", ".stackward")  # on the volume
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Why a path is no tree that a backup can cover; `reason` is "" where it can. `remote` alone gives way to `all`."""
@@ -91,6 +94,9 @@ class Host:
                 return f"lies in {name}" if path != real else f"is {name}"
             if real.is_relative_to(path):
                 return f"contains {name}"
+        volume = Path(os.path.realpath(settings.volume))
+        if any(path.is_relative_to(volume / name) for name in _COPIES):
+            return "a snapshot of the volume: what it was made of is backed up"
         if Path(os.path.realpath(settings.docker_root)).is_relative_to(path):
             return "contains DOCKER_ROOT: each stack is backed up on its own"
         return ""

@@ -1,0 +1,147 @@
+"""Staging instances as they are planned from real compose files: overrides, ports, secrets, what the host has."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+import yaml
+
+from stackward.steps import staging
+from stackward.tools import compose
+from unit.hosts import SmallHost
+
+pytestmark = pytest.mark.usefixtures("needs_compose")
+
+
+@pytest.fixture
+def host(tmp_path):
+    small = SmallHost(tmp_path / "host")
+    for path in ("shop", ".nightly/shop"):
+        (small.settings.volume / path).mkdir(parents=True)
+    yield small
+    small.store.close()
+
+
+def web(more: str = "", staged: str = "staging: true") -> str:
+    return f"""
+        x-stackward: {{{staged}}}
+        services:
+          web: {{image: nginx, volumes: ["{{volume}}/shop:/data"], {more}}}
+    """
+
+
+@pytest.fixture
+def stack(host):
+    def written(name, text, **files):
+        host.stack(name, text.replace("{volume}", str(host.settings.volume)), **files)
+
+    return written
+
+
+def plan_of(host, *, fresh=False):
+    return {one.stack.name: one for one in staging.plans(host.settings, None, host.discover().stacks, fresh=fresh)}
+
+
+def reasons(plan) -> str:
+    return "\n".join(map(str, plan.refusals))
+
+
+def test_only_stacks_that_ask_for_it_have_an_instance(host, stack):
+    stack("shop", web())
+    stack("wiki", web(staged="staging: false"))
+    assert list(plan_of(host)) == ["shop"]
+
+
+def test_what_is_written_is_what_compose_understands(host, stack):
+    stack("shop", web("environment: {A: 'a$$b'}, command: ['echo', '$$HOME']"), _dot_env="X=1\n")
+    plan = plan_of(host)["shop"]
+    staging.write(plan)
+    model = compose.resolve(plan.directory)
+    assert model["name"] == "shop-staging"
+    assert model["services"]["web"]["environment"] == {"A": "a$b"}
+    assert model["services"]["web"]["command"] == ["echo", "$HOME"]
+    assert model["services"]["web"]["volumes"][0]["source"] == str(host.settings.volume / ".nightly/shop")
+    assert model["networks"]["default"]["internal"] is True
+
+
+def test_the_file_and_its_secrets_are_roots_alone(host, stack):
+    text = "\n        secrets: {token: {environment: TOKEN}}\n"
+    stack("shop", web("secrets: [token]") + text, _dot_env="TOKEN=s3cr$$t\n")
+    plan = plan_of(host)["shop"]
+    assert reasons(plan) == ""
+    staging.write(plan)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in plan.directory.iterdir()}
+    assert modes["compose.yaml"] == 0o600
+    assert stat.S_IMODE(plan.directory.stat().st_mode) == 0o700
+    declared = yaml.safe_load((plan.directory / "compose.yaml").read_text())["secrets"]["token"]["file"]
+    assert declared == str(plan.directory / "secrets-token")
+    assert (plan.directory / "secrets-token").read_text().startswith("s3cr$")
+
+
+def test_before_the_first_night_it_counts_what_the_snapshot_will_hold(host, stack):
+    stack("shop", web())
+    (host.settings.volume / ".nightly/shop").rmdir()
+    assert "is not there" in reasons(plan_of(host)["shop"])
+    assert reasons(plan_of(host, fresh=True)["shop"]) == ""
+
+
+def test_an_override_wins_and_lifts_what_it_speaks_of(host, stack):
+    override = "services: {web: {privileged: false, command: [sleep, '1'], volumes: ['./own:/own:ro']}}"
+    (host.settings.docker_root / "shop/own").mkdir(parents=True)
+    stack("shop", web("privileged: true"), **{"compose.staging.yaml": override})
+    plan = plan_of(host)["shop"]
+    assert reasons(plan) == ""
+    service = plan.model["services"]["web"]
+    assert service["command"] == ["sleep", "1"]
+    assert {mount["target"] for mount in service["volumes"]} == {"/data", "/own"}
+    assert plan.model["name"] == "shop-staging"
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("services: [", "compose.staging.yaml cannot be used"),
+        ("services: {web: {nonsense: 1}}", "compose.staging.yaml cannot be used"),
+        ("services: {web: {volumes: ['{volume}/shop:/live']}}", "it may be mounted read-only"),
+        ("services: {web: {volumes: ['/var/run/docker.sock:/x']}}", "Docker's socket"),
+        ("volumes: {all: {external: true}}\nservices: {web: {volumes: ['all:/x']}}", "external"),
+    ],
+)
+def test_an_override_that_cannot_be_used_refuses_the_instance(host, stack, override, why):
+    stack("shop", web(), **{"compose.staging.yaml": override.replace("{volume}", str(host.settings.volume))})
+    assert why in reasons(plan_of(host)["shop"])
+
+
+def test_of_two_that_want_one_port_the_second_is_refused(host, stack):
+    override = "services: {web: {ports: ['18080:80']}}"
+    stack("shop", web(), **{"compose.staging.yaml": override})
+    stack("wiki", web(), **{"compose.staging.yaml": override})
+    plans = plan_of(host)
+    assert reasons(plans["shop"]) == ""
+    assert reasons(plans["wiki"]) == "port 18080 is taken by the instance of shop"
+
+
+def test_a_hand_written_service_is_taken_as_it_is(host, stack):
+    policy = "x-stackward: {staging: {enabled: true, service: staging}}"
+    stack("shop", policy + "\nservices: {web: {image: nginx}, staging: {image: nginx}}")
+    plan = plan_of(host)["shop"]
+    assert (plan.service, plan.project, plan.directory.name) == ("staging", "shop", "shop")
+    assert reasons(plan) == ""
+
+
+def test_a_hand_written_service_that_is_none_is_refused(host, stack):
+    stack("shop", web(staged="staging: {enabled: true, service: stging}"))
+    assert "names stging, which is none" in reasons(plan_of(host)["shop"])
+
+
+def test_a_stack_that_compose_cannot_read_has_no_instance(host, stack):
+    stack("shop", web("nonsense: 1, labels: {stackward.staging: 'true'}"))
+    assert "Compose cannot read shop" in reasons(plan_of(host)["shop"])
+
+
+def test_last_nights_copy_is_no_tree_of_the_stack(host, stack):
+    stack("shop", web().replace("/shop:/data", "/.nightly/shop:/data"))
+    (tree,) = host.found("shop").trees
+    assert not tree.covered
+    assert tree.reason.startswith("a snapshot of the volume")
