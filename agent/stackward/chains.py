@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 # What a run was begun by, beside "cli". A retry is a chain, too: what of it is due is known only when it begins.
 SCHEDULED = "schedule"
 RETRY = "retry"
-BACKUPS = "backups"  # the lane of those that would wait for each other
+# The lanes of those that would wait for each other.
+BACKUPS = "backups"
+VOLUME = "volume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ def names() -> list[str]:
 
 def lane_of(name: str) -> str:
     """Jobs and chains of one lane are run one after the other by the daemon, those of different ones side by side."""
+    if name in ("snapshot", "staging"):
+        return VOLUME
     return BACKUPS if name in CHAINS or name in _PARTS or name == RETRY else name
 
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackward.jobs import audit, docker_prune, health, host_report, observability, rotate_logs
-from stackward.runner import CHANGE, Resource, Step
+from stackward.jobs import (
+    audit,
+    docker_prune,
+    drill,
+    health,
+    host_report,
+    observability,
+    rotate_logs,
+    snapshot,
+    staging,
+)
+from stackward.runner import CHANGE, READS_BACKUPS, Resource, Step
 from stackward.tools.host import Bridge
 
 if TYPE_CHECKING:
@@ -14,6 +24,8 @@ if TYPE_CHECKING:
     from stackward.core.model import JobResult
     from stackward.runner import RunContext
     from stackward.wiring import Appliance
+
+VOLUME = Resource("volume")
 
 
 def _health(appliance: Appliance, *, dry_run: bool = False) -> Step:
@@ -98,6 +110,43 @@ def _rotate_logs(appliance: Appliance, *, dry_run: bool = False) -> Step:
     return Step("rotate-logs", work, (Resource("rotate-logs"),))
 
 
+def _snapshot(appliance: Appliance, *, dry_run: bool = False) -> Step:
+    def work(context: RunContext) -> JobResult:
+        return snapshot.run(
+            settings=appliance.settings,
+            docker=appliance.docker_or_none,
+            now=context.now,
+            progress=context.progress,
+            dry_run=dry_run,
+        )
+
+    return Step("snapshot", work, (VOLUME,))
+
+
+def _staging(appliance: Appliance, *, dry_run: bool = False) -> Step:
+    def work(context: RunContext) -> JobResult:
+        means = staging.Means(appliance.settings, appliance.docker_or_none, appliance.undo, context.progress)
+        return staging.refresh(means, appliance.discover().stacks, dry_run=dry_run)
+
+    return Step("staging", work, (Resource("staging"), VOLUME))
+
+
+def _drill(appliance: Appliance, *, dry_run: bool = False) -> Step:
+    def work(context: RunContext) -> JobResult:
+        means = drill.Means(
+            appliance.settings,
+            appliance.store,
+            appliance.docker_or_none,
+            appliance.undo,
+            context.now,
+            context.run_id,
+            context.progress,
+        )
+        return drill.run(means, appliance.discover().stacks, dry_run=dry_run)
+
+    return Step("drill", work, (*READS_BACKUPS, Resource("drill")))
+
+
 CHORES: dict[str, Callable[..., Step]] = {
     "health": _health,
     "observability": _observability,
@@ -105,4 +154,7 @@ CHORES: dict[str, Callable[..., Step]] = {
     "host-report": _host_report,
     "docker-prune": _docker_prune,
     "rotate-logs": _rotate_logs,
+    "snapshot": _snapshot,
+    "staging": _staging,
+    "drill": _drill,
 }

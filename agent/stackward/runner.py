@@ -87,11 +87,15 @@ class ChainResult:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """The parts that every run needs. `clock` tells now in the zone of schedules."""
+    """The parts that every run needs. `clock` tells now in the zone of schedules.
+
+    `quiet`: only runs that do not end well are logged; for those that come every few minutes.
+    """
 
     store: Store
     locks: Locks
     clock: Callable[[], datetime]
+    quiet: bool = False
 
     def execute(
         self,
@@ -120,7 +124,8 @@ class Runner:
             run_id = new_run_id(now)
             held.enter_context(self.locks.hold(run_id, what=job, forget=True))
             self.store.begin_run(job, now, trigger, run_id=run_id)
-            _LOG.info("%s begins", job, extra={"job": job, "run": run_id, "trigger": trigger})
+            if not self.quiet:
+                _LOG.info("%s begins", job, extra={"job": job, "run": run_id, "trigger": trigger})
             result = JobResult(Outcome.FAILED, (INTERRUPTED,))
             try:
                 result = _guarded(job, work, RunContext(run_id, now, progress, trigger))
@@ -129,7 +134,8 @@ class Runner:
                 # Also where the signal came while the end was being recorded: what was done is not forgotten.
                 self.store.end_run(run_id, self.clock(), result)
                 raise
-            _log_end(job, run_id, result)
+            if not self.quiet or result.outcome in (Outcome.FAILED, Outcome.WARN):
+                _log_end(job, run_id, result)
             return result
 
     def chain(

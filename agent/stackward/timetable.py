@@ -11,11 +11,10 @@ from stackward.core.schedule import interval_seconds
 from stackward.observe.messages import when
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
 
     from stackward.config import Settings
-    from stackward.core.agenda import Due
     from stackward.core.week import Planned
     from stackward.store import Store
     from stackward.wiring import Appliance
@@ -67,19 +66,17 @@ def patience(store: Store, row: Planned | None, name: str, now: datetime) -> tim
 
 
 def overdue(
-    appliance: Appliance, at_work: Mapping[str, datetime], waiting: Sequence[Due], now: datetime
+    appliance: Appliance, at_work: Mapping[str, datetime], waiting: Mapping[str, datetime], now: datetime
 ) -> dict[str, str]:
-    """What is at work (name → since when), or could not begin, for longer than it should: name → a sentence."""
+    """What is at work, or could not begin, for longer than it should, both name → since when: name → a sentence."""
     rows = {row.name: row for row in planned(appliance.settings)}
-    late: dict[str, str] = {}
-    for name, begun in at_work.items():
-        if now - begun > patience(appliance.store, rows.get(name), name, now):
-            late[name] = (
-                f"{name} is at work since {when(begun, now)}, longer than it should be."
-                " Does a disk or a server not answer? Next: `docker logs stackward`"
-            )
-    for due in waiting:
-        name = due.planned.name
-        if name not in at_work and now - due.at > patience(appliance.store, due.planned, name, now):
-            late[name] = f"{name} was due {when(due.at, now)} and has not begun. Next: `docker logs stackward`"
-    return late
+    told = (
+        (at_work, "is at work since {}, longer than it should be. Does a disk or a server not answer?"),
+        ({name: since for name, since in waiting.items() if name not in at_work}, "is due since {} and has not begun."),
+    )
+    return {
+        name: f"{name} {text.format(when(since, now))} Next: `docker logs stackward`"
+        for found, text in told
+        for name, since in found.items()
+        if now - since > patience(appliance.store, rows.get(name), name, now)
+    }

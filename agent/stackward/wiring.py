@@ -69,7 +69,7 @@ class Appliance:
 
     @cached_property
     def runner(self) -> Runner:
-        return Runner(self.store, self.locks, self.now)
+        return Runner(self.store, self.locks, self.now, quiet=self.memory is not None)
 
     @cached_property
     def host_name(self) -> str:

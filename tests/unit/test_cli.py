@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from stackward.cli.main import VERBS, main
-from stackward.steps import kept
+from stackward.steps import heartbeat, kept
+from stackward.store import Store
 from stackward.tools.locks import Locks
 
 LABELLED = """
@@ -311,3 +312,35 @@ def test_what_a_restore_replaced_goes_after_a_week(capsys, host, stack, days, st
 
     assert called(capsys, "backup")[0] == 0
     assert aside.exists() == stays
+
+
+def schedule_findings(capsys):
+    found = called(capsys, "check")[1]["findings"]
+    return {(one["severity"], one["text"]) for one in found if one["topic"] in ("schedule", "watcher")}
+
+
+def test_check_says_what_will_run_when_and_what_will_not(capsys, host, monkeypatch):
+    monkeypatch.setenv("STACKWARD_SCHEDULE_NIGHTLY", "15 4 * * *")
+    monkeypatch.setenv("STACKWARD_SCHEDULE_AUDIT", "off")
+    monkeypatch.setenv("STACKWARD_JITTER", "10m")
+    found = schedule_findings(capsys)
+    (nightly,) = [text for severity, text in found if severity == "ok" and text.startswith("nightly")]
+    assert nightly.startswith("nightly runs at `15 4 * * *`: next ")
+    assert nightly.endswith(" or up to 10m later")
+    assert ("info", "audit is off: STACKWARD_SCHEDULE_AUDIT is off") in found
+
+
+def test_check_says_that_it_is_paused_that_a_job_stays_away_and_that_the_watcher_is_blind(capsys, host):
+    state = host / "state"
+    with Store.open(state / "stackward.sqlite", now=datetime.now(UTC), locks=Locks(state / "locks")) as store:
+        store.begin_run("nightly", datetime.now(UTC) - timedelta(days=4), "schedule")
+        store.pause(datetime.now(UTC) + timedelta(hours=2))
+        store.set_note(heartbeat.WATCHER_LIMIT, "no further watches\nHINT: raise it")
+    (state / heartbeat.WATCHER).touch()
+    warnings = [text for severity, text in schedule_findings(capsys) if severity == "warn"]
+    assert len(warnings) == 3
+    assert "nightly last began 4d ago, and should more often" in "\n".join(warnings)
+    assert "it is paused" in "\n".join(warnings)
+    assert "not everything is watched, so that changes are seen later: no further watches" in warnings
+    os.utime(state / heartbeat.WATCHER, (0, 0))
+    assert [text for _, text in schedule_findings(capsys) if "the watcher's last sign of life" in text]

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from stackward.core.model import Outcome
+from stackward.core.week import WEEK
 from stackward.store import Store, new_run_id
 from stackward.tools.locks import Locks
 
@@ -52,8 +53,7 @@ def environment(tmp_path):
         "STACKWARD_CONFIG_DIR": str(tmp_path / "etc"),
         "STACKWARD_RUN_DIR": str(tmp_path / "run"),
         "STACKWARD_LOG_DIR": str(tmp_path / "log"),
-        "STACKWARD_SCHEDULE_HEALTH": "off",
-        "STACKWARD_SCHEDULE_OBSERVABILITY": "off",
+        **{row.variable: "off" for row in WEEK if row.name != "nightly"},
         "DOCKER_HOST": f"unix://{tmp_path}/no-docker.sock",
         "TZ": "UTC",
     }
@@ -161,3 +161,68 @@ def test_told_to_end_it_ends_runs_that_others_started(environment, state, store)
         other.wait(timeout=1)
     row = store.last_run("backup-data")
     assert (row.outcome, row.reasons) == (Outcome.FAILED, ("interrupted",))
+
+
+def test_what_runs_often_runs_within_the_daemon_and_leaves_its_trace(environment, store):
+    """Every minute here; no Engine answers, and that is what it finds."""
+    store.set_note("first-start", (datetime.now(UTC) - timedelta(minutes=2)).isoformat())
+    settings = {"STACKWARD_SCHEDULE_OBSERVABILITY": "* * * * *", "STACKWARD_CHECKS": "db=container:db"}
+    with daemon(environment | settings) as process:
+        row = until(lambda: (row := store.last_run("observability")) and row.outcome and row, 60)
+        lines = ended(process)
+    assert (row.trigger, row.outcome) == ("schedule", Outcome.FAILED)
+    assert store.alerts("observability").keys() == {"db"}
+    assert "observability ended failed" in [line["message"] for line in lines]
+
+
+def test_during_a_pause_nothing_begins_and_after_it_what_was_missed_does(environment, store):
+    store.set_note("first-start", (datetime.now(UTC) - timedelta(days=2)).isoformat())
+    store.pause(datetime.now(UTC) + timedelta(hours=1))
+    with daemon(environment) as process:
+        time.sleep(3)
+        assert store.runs() == []
+        store.resume()
+        until(lambda: store.last_run("nightly"))
+        ended(process)
+
+
+def test_what_somebody_asks_for_is_done_once(environment, store):
+    store.request("backup-config", datetime.now(UTC))
+    with daemon(environment) as process:
+        row = until(lambda: (row := store.last_run("backup-config")) and row.outcome and row)
+        time.sleep(6)
+        ended(process)
+    assert row.trigger == "change"
+    assert (len(store.runs("backup-config")), store.requests()) == (1, {})
+
+
+def test_a_backup_that_hangs_holds_up_no_other_job(environment, store, state, tmp_path):
+    """Whoever has the lock on backups does not let go of it."""
+    store.set_note("first-start", (datetime.now(UTC) - timedelta(days=8)).isoformat())
+    (tmp_path / "docker" / "shop").mkdir()
+    (tmp_path / "docker" / "shop" / "compose.yaml").write_text(
+        "services: {web: {image: nginx, labels: {stackward.backup: 'true'}}}\n"
+    )
+    environment |= {"STACKWARD_SCHEDULE_ROTATE_LOGS": "on", "STACKWARD_SCHEDULE_WEEKLY": "59 1 * * *"}
+    with Locks(state / "locks").hold("backup-root"), daemon(environment) as process:
+        until(lambda: (row := store.last_run("rotate-logs")) and row.outcome, 60)
+        assert until(lambda: store.last_run("weekly")).outcome is None
+        time.sleep(6)
+        assert store.last_run("nightly") is None  # it would only wait for the same
+        ended(process)
+        assert process.returncode == 0
+    assert store.last_run("weekly").outcome is Outcome.FAILED
+
+
+def test_a_history_that_is_replaced_or_damaged_while_it_runs_is_opened_anew(environment, state, store):
+    with daemon(environment) as process:
+        until(lambda: store.note("first-start"))
+        for path in state.glob("stackward.sqlite*"):
+            path.unlink()
+        (state / "stackward.sqlite").write_bytes(b"no database" * 1000)
+        until(lambda: list(state.glob("stackward.sqlite.damaged-*")))
+        with Store.open(state / "stackward.sqlite", now=datetime.now(UTC), locks=Locks(state / "locks")) as anew:
+            anew.request("backup-config", datetime.now(UTC))
+            until(lambda: anew.last_run("backup-config"), 30)
+        lines = ended(process)
+    assert [line for line in lines if "the run history was damaged" in line["message"]]

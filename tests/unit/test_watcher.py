@@ -16,8 +16,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from stackward.stacks.memory import CHANGED_NOTE
+from stackward.steps import heartbeat
 from stackward.watcher.containers import Containers
-from stackward.watcher.directories import ALIVE, KNOWN_NOTE, LIMIT_NOTE, Directories
+from stackward.watcher.directories import KNOWN_NOTE, Directories
 from unit.hosts import DOCKER_HOST, SmallHost
 
 PLAIN = "services: {web: {image: nginx}}\n"
@@ -44,7 +45,7 @@ def watching(host, **changes):
     thread = threading.Thread(target=directories.run)
     thread.start()
     try:
-        until((host.settings.state_dir / ALIVE).exists)
+        until((host.settings.state_dir / heartbeat.WATCHER).exists)
         until(lambda: host.store.note(KNOWN_NOTE))
         time.sleep(0.5)
         yield
@@ -187,7 +188,7 @@ def test_where_the_kernel_grants_one_watch_it_goes_on_with_that_and_looks_more_o
     if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no user namespaces here")
     with program(host, *prefix):
-        assert "max_user_watches" in until(lambda: host.store.note(LIMIT_NOTE))
+        assert "max_user_watches" in until(lambda: host.store.note(heartbeat.WATCHER_LIMIT))
         host.stack("wiki", PLAIN)
         until(lambda: "wiki" in host.store.note(KNOWN_NOTE))
 

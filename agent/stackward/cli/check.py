@@ -11,7 +11,18 @@ from rich.text import Text
 from stackward.cli.stacks import sizes_of
 from stackward.core.errors import ExitCode, SettingsError, StackwardError
 from stackward.stacks import places
-from stackward.steps.doctor import Facts, Finding, Severity, backups, error, host, machine, operation, policies
+from stackward.steps.doctor import (
+    Facts,
+    Finding,
+    Severity,
+    backups,
+    error,
+    host,
+    machine,
+    operation,
+    policies,
+    schedule,
+)
 from stackward.tools import filesystem
 
 if TYPE_CHECKING:
@@ -27,6 +38,7 @@ _LOOKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     backups.look,
     policies.look,
     operation.look,
+    schedule.look,
     host.look,
 )
 

@@ -42,6 +42,8 @@ class Row:
 WEEK = (
     Row("health", "*/5 * * * *", "containers of every stack: running, healthy, restarting", frequent=True),
     Row("observability", "*/10 * * * *", "are those up that watch the host: Graylog, Prometheus, …", frequent=True),
+    Row("snapshot", "30 0 * * *", "a snapshot of the Btrfs volume; those that the grid does not keep go"),
+    Row("staging", "30 0 * * *", "`.nightly` is made anew, and staging instances start on it"),
     Row("nightly", "0 2 * * *", "backup-config, backup-data, verify what is new, prune"),
     Row("weekly", "0 3 * * 0", "the same with a full scan, and verify everything kept"),
     Row(
@@ -50,6 +52,7 @@ WEEK = (
         "what Docker has no use for goes, less what a way back needs",
         off="it removes what is not ours: STACKWARD_SCHEDULE_DOCKER_PRUNE=on switches it on",
     ),
+    Row("drill", "30 4 * * 3", "stacks are restored beside production, booted, probed, and removed"),
     Row("audit", "0 6 * * 1", "ports, images, compose files, what backups cover: docker-audit.json"),
     Row("host-report", "30 6 * * *", "hardware, disks, space, Docker, failed units: docker-host.json"),
     Row("rotate-logs", "10 0 * * *", "logs and reports are put aside, compressed, and gone after a week"),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from stackward import afterwards, chains
 from stackward.core.errors import BusyError
+from stackward.core.progress import Silent
 from stackward.stacks.memory import Memory
-from stackward.tools.logs import LoggedProgress
 
 if TYPE_CHECKING:
     from stackward.config import Settings
@@ -27,7 +27,7 @@ class Frequent:
         """Run the job and have people told of what is news; returns its exit code."""
         beside = appliance.beside(self._memories[name])
         try:
-            result = chains.run(beside, name, wait=False, trigger=trigger, progress=LoggedProgress(_LOG))
+            result = chains.run(beside, name, wait=False, trigger=trigger, progress=Silent())
         except BusyError as error:
             return error.exit_code
         for job, one in result.steps:

@@ -33,6 +33,7 @@ class Scheduler:
         self._agenda = timetable.agenda(appliance)
         self._frequent = Frequent(appliance.settings)
         self._tried: dict[str, tuple[datetime | None, datetime]] = {}  # name -> due at, begun at
+        self._waiting: dict[str, datetime] = {}  # what is due and has not begun -> since when we know
         self._looked: datetime | None = None
 
     def tick(self, appliance: Appliance, now: datetime) -> None:
@@ -40,14 +41,13 @@ class Scheduler:
         due = self._agenda.due(now, timetable.last_begun(appliance.store, now))
         is_minute = self._looked is None or not timedelta(0) <= now - self._looked < _EVERY
         if appliance.store.paused_until(now) is None:
-            for name, at, trigger in self._wanted(appliance, due, now, retries=is_minute):
-                if self._may_begin(name, at, now):
-                    self._begin(appliance, name, at, trigger, now)
+            self._begin_all(appliance, self._wanted(appliance, due, now, retries=is_minute), now)
         else:
             due = []
+        self._waiting = {one.planned.name: self._waiting.get(one.planned.name, now) for one in due}
         if is_minute:
             self._looked = now
-            self._tell_overdue(appliance, due, now)
+            self._tell_overdue(appliance, now)
 
     def ended(self, running: Running, code: int) -> None:
         """One of ours is done; how it went is in the history."""
@@ -64,6 +64,15 @@ class Scheduler:
         if retries and retrying.due(appliance.store, now):
             found.append((chains.RETRY, None, chains.RETRY))
         return found
+
+    def _begin_all(self, appliance: Appliance, wanted: list[tuple[str, datetime | None, str]], now: datetime) -> None:
+        """One process a tick at the most: a host that comes back does not begin its whole week at once."""
+        begun = False
+        for name, at, trigger in wanted:
+            is_process = name not in chains.FREQUENT
+            if not (begun and is_process) and self._may_begin(name, at, now):
+                self._begin(appliance, name, at, trigger, now)
+                begun = begun or is_process
 
     def _may_begin(self, name: str, at: datetime | None, now: datetime) -> bool:
         if name in self._tried:
@@ -84,8 +93,8 @@ class Scheduler:
             worker = Process(name, trigger)
         self._crew.add(chains.lane_of(name), Running(name, worker, now))
 
-    def _tell_overdue(self, appliance: Appliance, due: list[Due], now: datetime) -> None:
-        late = timetable.overdue(appliance, self._crew.begun(), due, now)
+    def _tell_overdue(self, appliance: Appliance, now: datetime) -> None:
+        late = timetable.overdue(appliance, self._crew.begun(), self._waiting, now)
         if not late and not appliance.store.alerts(OVERDUE):
             return
         changes = appliance.store.change_alerts(

@@ -6,6 +6,7 @@ nobody sees every change.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 
 CHANGED_NOTE = "stacks-changed"  # the watcher writes there when it last saw a change
 _AT_MOST = timedelta(minutes=30)
+PATIENCE_SECONDS = 30.0
+_PAUSE_SECONDS = 1.0
 
 
 class Memory:
     """Of one thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._settings = settings
+        self._patience_seconds = patience_seconds
         self.docker = Docker(settings.docker_host)
         self._found: Discovery | None = None
         self._found_at: datetime | None = None
@@ -36,6 +40,7 @@ class Memory:
         """Raises as `discover`."""
         change = store.note(CHANGED_NOTE)
         if self._found is not None and not self._found.docker_error and self._is_fresh(change, now):
+            self._answers()
             return with_containers_of_now(self._found, self.docker, self._settings)
         self._found = discover(self._settings, self._docker_or_none(), store)
         self._found_at, self._change = now, change
@@ -46,11 +51,20 @@ class Memory:
         return since is not None and timedelta(0) <= now - since < _AT_MOST and change == self._change
 
     def _docker_or_none(self) -> Docker | None:
-        try:
-            self.docker.ping()
-        except DockerError:
-            return None
-        return self.docker
+        return self.docker if self._answers() else None
+
+    def _answers(self) -> bool:
+        """Docker may be about to come back: it is given a moment, so that nobody is told of every restart of it."""
+        deadline = time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                self.docker.ping()
+            except DockerError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(_PAUSE_SECONDS)
+            else:
+                return True
 
 
 def with_containers_of_now(found: Discovery, docker: Docker, settings: Settings) -> Discovery:

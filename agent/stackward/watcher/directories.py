@@ -18,6 +18,7 @@ from stackward.core.settling import Settling
 from stackward.observe.notice import Channel
 from stackward.stacks import sight
 from stackward.stacks.memory import CHANGED_NOTE
+from stackward.steps import heartbeat
 from stackward.tools.inotify import Inotify, WatchLimitError
 from stackward.watcher import announce
 from stackward.wiring import build
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("stackward.watcher")
 
-LIMIT_NOTE = "watcher-limit"  # why there is no watching, for `check`
 KNOWN_NOTE = "known-stacks"
-ALIVE = "watcher-heartbeat"
 MOST_WATCHES = 2000
 _TURN_SECONDS = 0.5  # however much happens, it is looked at that often at the most
 _WAIT_SECONDS = 5.0
@@ -62,7 +61,7 @@ class Directories:
 
     def run(self) -> None:
         while not self._ending.is_set():
-            (self._settings.state_dir / ALIVE).touch()
+            heartbeat.touch(self._settings, heartbeat.WATCHER)
             try:
                 self._turn()
                 self._said = ""
@@ -150,5 +149,5 @@ class Directories:
             limit = str(error)
         if limit != self._limit:
             self._limit = limit
-            self._appliance.store.set_note(LIMIT_NOTE, limit)
+            self._appliance.store.set_note(heartbeat.WATCHER_LIMIT, limit)
             _LOG.warning("%s", limit or "the directories are watched again")
