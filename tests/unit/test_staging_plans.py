@@ -145,3 +145,14 @@ def test_last_nights_copy_is_no_tree_of_the_stack(host, stack):
     (tree,) = host.found("shop").trees
     assert not tree.covered
     assert tree.reason.startswith("a snapshot of the volume")
+
+
+def test_a_link_in_the_copy_that_leads_to_production_is_not_followed(host, stack):
+    stack("shop", web())
+    plan = plan_of(host)["shop"]
+    assert staging.strayed(plan.model) == []
+    copy = host.settings.volume / ".nightly/shop"
+    copy.rmdir()
+    copy.symlink_to(host.settings.volume / "shop")
+    (why,) = staging.strayed(plan.model)
+    assert f"leads to {host.settings.volume}/shop" in why

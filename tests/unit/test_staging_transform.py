@@ -29,6 +29,7 @@ FACTS = Facts(
         "/opt/docker/shop/live.sock": "other",
         "/etc/localtime": "file",
         "/run/mysqld": "directory",
+        "/etc/stackward/age.key": "file",
     },
     names={"/opt/docker/shop/uploads": "uploads"},
     moves=(Move(VOLUME, NIGHTLY),),
@@ -129,6 +130,7 @@ def test_a_file_of_production_is_mounted_read_only_and_said():
     [
         (volume("cache"), "the named volume shop_cache has no copy"),
         (volume("foreign"), "the named volume other_data has no copy"),
+        (volume("db", volume={"subpath": "../data"}), "leads out of the volume"),
         (volume("cache", read_only=True), "the named volume shop_cache has no copy"),
         (bind("/opt/docker/shop/uploads"), "is written to and has no copy"),
         (bind("/srv/containers/new"), "/srv/containers/.nightly/new is not there"),
@@ -149,6 +151,22 @@ def test_a_file_of_production_is_mounted_read_only_and_said():
 )
 def test_what_has_no_copy_and_could_harm_is_refused(mount, why):
     assert why in refused(model(volumes=[mount]))
+
+
+def test_what_belongs_to_no_host_path_stays():
+    derived = staged(model(volumes=[{"type": "tmpfs", "target": "/t"}, {"type": "volume", "target": "/anonymous"}]))
+    assert [mount["target"] for mount in derived.model["services"]["web"]["volumes"]] == ["/t", "/anonymous"]
+    assert "starts empty" in derived.notes[0]
+
+
+def test_an_empty_volume_stays_read_only():
+    wish = Wish("shop-staging", "shop", empty=("cache",))
+    assert web(model(volumes=[volume("cache", read_only=True)]), wish)["volumes"][0]["read_only"] is True
+
+
+def test_a_read_only_file_of_production_needs_no_note():
+    derived = staged(model(volumes=[bind("/opt/docker/shop/nginx.conf", read_only=True)]))
+    assert (derived.refusals, derived.notes) == ((), ())
 
 
 def test_a_drill_maps_to_another_place():
@@ -214,6 +232,28 @@ def test_ports_that_are_asked_for_lead_through_the_proxy_alone():
 )
 def test_a_port_that_leads_nowhere_is_refused(service, publish, why):
     assert why in refused(model(**service), Wish("shop-staging", "shop", publish=publish))
+
+
+def test_a_port_of_a_service_in_anothers_network_leads_to_that_one():
+    whole = model(network_mode="service:vpn")
+    whole["services"]["vpn"] = {"image": "vpn", "networks": {"default": None}}
+    derived = staged(whole, Wish("shop-staging", "shop", publish=((18080, "web", 80),)))
+    assert derived.refusals == ()
+    assert derived.model["services"][PROXY]["command"] == ["20000:vpn:80"]
+
+
+def test_two_services_that_use_each_others_network_have_none():
+    whole = model(network_mode="service:vpn")
+    whole["services"]["vpn"] = {"image": "vpn", "network_mode": "service:web"}
+    assert "has no network" in refused(whole, Wish("shop-staging", "shop", publish=((18080, "web", 80),)))
+
+
+def test_a_prober_needs_an_image_and_networks_but_refuses_nothing():
+    wish = Wish("shop-drill", "shop", prober=True)
+    assert PROXY not in staged(model(), wish, Facts()).model["services"]
+    alone = staged(model(network_mode="none"), wish)
+    assert PROXY not in alone.model["services"]
+    assert "networks" not in alone.model
 
 
 def test_without_an_image_for_the_proxy_ports_are_refused():
@@ -303,12 +343,20 @@ def test_a_secret_of_the_environment_is_written_beside_the_instance():
         ({"environment": "UNSET"}, "which .env does not set"),
         ({"file": "/opt/docker/shop/none"}, "is not there"),
         ({"file": "/run/x"}, "/run/x"),
+        ({"file": "/etc/stackward/age.key"}, "belongs to backups or to Stackward itself"),
+        ({}, None),
     ],
 )
 def test_a_secret_that_cannot_be_had_is_refused(secret, why):
     whole = model(secrets=[{"source": "token"}])
     whole["secrets"] = {"token": secret}
-    assert why in refused(whole)
+    assert (why in refused(whole)) if why else staged(whole).refusals == ()
+
+
+def test_a_config_with_its_content_is_taken_as_it_is():
+    whole = model(configs=[{"source": "c"}])
+    whole["configs"] = {"c": {"name": "shop_c", "content": "x"}}
+    assert staged(whole).model["configs"] == {"c": {"content": "x"}}
 
 
 # Rights
@@ -367,6 +415,28 @@ def test_restarts_end_somewhere(policy, becomes):
     assert web(model(**policy)).get("restart") == becomes
 
 
+def test_limits_and_replicas_stay_and_graphics_cards_do_not():
+    limits = {"cpus": "1", "devices": ["x"]}
+    resources = {"limits": limits, "reservations": {"devices": [{"driver": "nvidia"}]}}
+    derived = staged(model(deploy={"replicas": 2, "resources": resources}))
+    kept = {"replicas": 2, "resources": {"limits": {"cpus": "1"}}}
+    assert derived.model["services"]["web"]["deploy"] == kept
+    assert derived.notes == ("web: graphics cards are left out",)
+
+
+def test_what_is_shared_within_the_instance_stays_shared():
+    whole = model(pid="service:db", ipc="shareable", volumes_from=["db:ro"], network_mode="service:db")
+    whole["services"]["db"] = {"image": "db"}
+    service = web(whole)
+    shared = {"pid": "service:db", "ipc": "shareable", "volumes_from": ["db:ro"], "network_mode": "service:db"}
+    assert {key: service[key] for key in shared} == shared
+
+
+def test_extra_hosts_may_be_a_mapping_or_no_address():
+    hosts = {"me": ["127.0.0.1", "::1"], "mail": "192.0.2.1", "odd": "host-gateway"}
+    assert web(model(extra_hosts=hosts))["extra_hosts"] == ["me=127.0.0.1", "me=::1"]
+
+
 # Which services, and what the labels add
 
 
@@ -390,6 +460,15 @@ def test_a_service_that_is_none_is_refused():
 def test_a_profile_runs_where_production_runs_it():
     assert "debug" not in staged(several()).model["services"]
     assert "debug" in staged(several(), Wish("s", "shop", present=frozenset({"debug"}))).model["services"]
+
+
+def test_a_stack_of_profiles_alone_has_no_instance():
+    assert "no service that production runs" in refused(model(profiles=["x"]))
+
+
+def test_ports_in_a_range_or_without_a_number_are_not_counted():
+    ports = [{"target": 80, "published": "8000-8010"}, {"target": 81}, "82"]
+    assert list(published({"services": {"web": {"ports": ports}, "db": None}})) == []
 
 
 def test_the_environment_that_is_asked_for_wins():

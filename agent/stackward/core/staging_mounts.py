@@ -88,6 +88,9 @@ class Stores:
         moved = self._facts.moved(real) if real else None
         if moved is not None:
             subpath = str((mount.get("volume") or {}).get("subpath") or "")
+            if ".." in subpath.split("/"):
+                self._refuse(service, f"{display(subpath)} leads out of the volume {display(name)}", _OVERRIDE)
+                return None
             return self._bound(service, mount, os.path.join(moved, subpath) if subpath else moved, target)
         if key in self._wish.empty or name in self._wish.empty:
             return self._fresh(key, mount, target)

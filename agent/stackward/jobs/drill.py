@@ -123,7 +123,7 @@ def _seen(
     number: int,
 ) -> _Seen:
     """Lay the backup out, boot it, look, and remove every trace, whatever happens."""
-    home = means.settings.state_dir / "drills" / "instances" / stack.name
+    home = Path(os.path.realpath(means.settings.state_dir)) / "drills" / "instances" / stack.name
     data = drill_copy.data_place(means.settings, means.run_id, number)
     left = [Step("discard", str(home), str(data))]
     try:
@@ -155,6 +155,8 @@ def _plan(means: Means, docker: Docker, stack: Stack, copy: Copy, home: Path, im
 
 
 def _boot(means: Means, docker: Docker, copy: Copy, plan: Plan) -> _Seen:
+    if strayed := staging.strayed(plan.model):
+        return _Seen(wrong=tuple(strayed), warnings=copy.warnings)
     try:
         compose.up(plan.directory)
         means.reach("drill-started")

@@ -43,7 +43,7 @@ class Copy:
 
 
 def data_place(settings: Settings, run_id: str, number: int) -> Path:
-    return settings.backup_root / f"{INCOMING_PREFIX}drill-{run_id}-{number}"
+    return Path(os.path.realpath(settings.backup_root)) / f"{INCOMING_PREFIX}drill-{run_id}-{number}"
 
 
 def place_data(settings: Settings, artifact: Artifact, stack: str, place: Path) -> None:

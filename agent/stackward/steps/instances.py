@@ -86,6 +86,8 @@ def start(hands: Hands, chosen: Plan, *, limit_seconds: float) -> list[str]:
     try:
         if chosen.service:
             compose.up(chosen.directory, (chosen.service,))
+        elif strayed := staging.strayed(chosen.model):
+            return strayed
         else:
             staging.write(chosen)
             _up(hands, chosen)

@@ -278,6 +278,20 @@ def _kind(path: str) -> str:
     return "file" if stat.S_ISREG(mode) else "other"
 
 
+def strayed(model: Mapping[str, Any]) -> list[str]:
+    """What would be written to elsewhere than it says, since a symbolic link is on the way: it could be production's.
+
+    Sources are real paths where the instance was planned; to be asked right before it starts, on what is there then.
+    """
+    mounts = (mount for service in (model.get("services") or {}).values() for mount in service.get("volumes") or [])
+    sources = [str(one["source"]) for one in mounts if one.get("type") == "bind" and not one.get("read_only")]
+    return [
+        f"{display(source)} leads to {display(real)}: not started"
+        for source in dict.fromkeys(sources)
+        if (real := os.path.realpath(source)) != os.path.normpath(source)
+    ]
+
+
 def uncopied(trees: Iterable[Tree]) -> tuple[str, ...]:
     """The names of trees that were left out of backups on purpose: an instance made from one may begin without."""
     return tuple(tree.mount_name for tree in trees if tree.reason.startswith("skipped"))
