@@ -94,6 +94,12 @@ def test_find_leads_to_restore(host, capsys):
     assert (host / "docker" / "shop" / "data" / "file").read_text() == "then"
 
 
+@pytest.mark.parametrize("option", [("--to", "/srv/look"), ("--from", "2026-11-03")])
+def test_an_undo_with_options_that_it_cannot_heed_undoes_nothing(host, capsys, option):
+    for what in ("shop", "config"):
+        assert called(capsys, "restore", what, "--undo", *option)[0] == ExitCode.USAGE
+
+
 def test_restore_and_undo_of_a_stack(host, capsys):
     file = host / "docker" / "shop" / "data" / "file"
 

@@ -19,6 +19,7 @@ from stackward.core.model import Outcome, Policy, Stack
 from stackward.core.progress import Silent
 from stackward.jobs import backup_config, restore_config
 from stackward.jobs.restore_config import Request
+from stackward.steps import kept
 from stackward.steps.undo import Undo
 from stackward.tools import age
 
@@ -172,10 +173,10 @@ def test_an_undo_puts_back_what_was_there(host):
     before = host.tree()
     host.restore()
     assert host.tree() != before
-    restore_config.put_back(settings=host.settings)
+    restore_config.put_back(settings=host.settings, now=NOW)
     assert host.tree() == before
     with pytest.raises(StackwardError, match="no restore of the configuration to undo"):
-        restore_config.put_back(settings=host.settings)
+        restore_config.put_back(settings=host.settings, now=NOW)
 
 
 def test_what_was_replaced_is_gone_after_seven_days(host):
@@ -216,7 +217,7 @@ def test_secrets_from_outside_come_back_where_they_were(host):
     outside.write_text("TOKEN=2")
     host.restore(secrets=True)
     assert outside.read_text() == "TOKEN=1"
-    restore_config.put_back(settings=host.settings)
+    restore_config.put_back(settings=host.settings, now=NOW)
     assert outside.read_text() == "TOKEN=2"
     to = host.place / "elsewhere"
     host.restore(secrets=True, to=to)
@@ -237,6 +238,21 @@ def test_a_stack_by_itself_names_the_secrets_from_outside_that_it_may_lack(host)
     assert not outside.exists()
     host.restore(stacks=(".outside",), secrets=True)
     assert outside.read_text() == "TOKEN=1"
+
+
+def test_what_an_undo_moved_away_is_kept_for_seven_days_from_then(host):
+    shutil.rmtree(host.root / "shop")
+    host.restore(secrets=True)
+    host.put("shop/data/new", "written since")
+    undone = NOW + timedelta(days=6)
+    restore_config.put_back(settings=host.settings, now=undone)
+    left = [*host.root.glob(".stackward-kept/*/old/shop/data/new")]
+    assert not (host.root / "shop").exists()
+    assert [file.read_text() for file in left] == ["written since"]
+    assert kept.expire(host.state / "kept", undone + timedelta(days=6, hours=23)) == []
+    assert left[0].exists()
+    assert len(kept.expire(host.state / "kept", undone + timedelta(days=7))) == 1
+    assert not left[0].exists()
 
 
 def test_the_wrong_identity_is_refused_before_anything_changes(host):
@@ -285,7 +301,7 @@ def test_killed_half_way_it_is_the_old_or_the_new(host, point):
     host.runs += 1
     host.restore()
     assert host.text("shop/compose.yaml") == "services: {}\n"
-    restore_config.put_back(settings=host.settings)
+    restore_config.put_back(settings=host.settings, now=NOW)
     assert host.tree() == before
 
 
@@ -322,7 +338,7 @@ def test_a_stack_on_a_file_system_of_its_own_is_restored(host):
         host.put("blog/compose.yaml", "mine")
         host.restore()
         assert host.text("blog/compose.yaml") == "services: {}\n"
-        restore_config.put_back(settings=host.settings)
+        restore_config.put_back(settings=host.settings, now=NOW)
         assert host.text("blog/compose.yaml") == "mine"
     finally:
         subprocess.run(["umount", host.root / "blog"], check=True)

@@ -66,6 +66,11 @@ def _chosen(
     arguments: Namespace, appliance: Appliance
 ) -> tuple[str, Callable[[RunContext], JobResult], tuple[Resource, ...]]:
     """The job, its work, and what it must have to itself."""
+    if arguments.undo and (arguments.to or arguments.wanted):
+        raise SettingsError(
+            "--undo takes the last restore back where it was made: it goes with neither --to nor --from",
+            hint="`stackward restore WHAT --undo` by itself",
+        )
     if arguments.what == CONFIG:
         if arguments.overwrite:
             raise SettingsError(
@@ -82,7 +87,7 @@ def _config(arguments: Namespace, appliance: Appliance, run: RunContext) -> JobR
     if arguments.undo:
         if arguments.dry_run:
             raise SettingsError("--undo of a restored configuration has no --dry-run")
-        return restore_config.put_back(settings=appliance.settings)
+        return restore_config.put_back(settings=appliance.settings, now=run.now)
     request = restore_config.Request(
         wanted=arguments.wanted,
         stacks=tuple(arguments.stacks),

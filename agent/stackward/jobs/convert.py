@@ -96,7 +96,7 @@ def undo_last(stack_name: str, means: Means, discovery_stacks: Sequence[Stack]) 
     targets += [display(target) for _, target in volumes]
     plan = quiesce.whole_stack(stack)
     with quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT) as still:
-        places = kept.put_back(means.kept, record)
+        places = kept.put_back(means.kept, record, means.now)
         _exchange_volumes(means, stack, [step for step, _ in volumes])
     places += [f"volume {display(step.subject)}" for step, _ in volumes]
     part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)

@@ -106,11 +106,11 @@ def run(
     return _result(request, sources, items, done)
 
 
-def put_back(*, settings: Settings) -> JobResult:
+def put_back(*, settings: Settings, now: datetime) -> JobResult:
     """Undo the newest restore of configuration. Raises StackwardError when there is none, or what was kept is gone."""
     directory = settings.state_dir / "kept"
     record = kept.latest(directory, SUBJECT)
-    changed = kept.put_back(directory, record)
+    changed = kept.put_back(directory, record, now)
     return JobResult(Outcome.OK, details={"undone": record.what, "at": record.at, "put_back": changed})
 
 

@@ -131,9 +131,9 @@ def _read(path: Path) -> str:
 
 def _other_disk(settings: Settings, found: str) -> RefusedError:
     root = display(settings.backup_root)
-    what = f"has another ID file ({display(found)})" if found else f"has no ID file ({ID_FILE})"
+    what = f"has another ID file ({display(found)}) than" if found else f"has no ID file ({ID_FILE}), unlike"
     return RefusedError(
-        f"BACKUP_ROOT {root} {what} than the one that was backed up to so far",
+        f"BACKUP_ROOT {root} {what} the disk that was backed up to so far",
         hint="is the disk mounted? If this is a new disk on purpose, "
         f"remove {display(settings.state_dir / REMEMBERED)} and run again",
     )

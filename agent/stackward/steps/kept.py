@@ -41,7 +41,8 @@ class Entry:
 class Record:
     """One restore. `subject` is a stack's name, or "" for the configuration; `done` once it was carried out whole.
 
-    `directories` hold what is kept, and go when the record does.
+    `directories` hold what is kept, and go when the record does: seven days after the restore, or after it was undone,
+    since what lies there then is what had been in use until that moment.
     """
 
     run: str
@@ -53,6 +54,7 @@ class Record:
     whole_stack: bool = False
     done: bool = False
     undone: bool = False
+    undone_at: str = ""
 
 
 def entry_for(place: Path, kept: Path) -> Entry:
@@ -102,7 +104,7 @@ def latest(directory: Path, subject: str) -> Record:
     )
 
 
-def put_back(directory: Path, record: Record) -> list[str]:
+def put_back(directory: Path, record: Record, now: datetime) -> list[str]:
     """Undo a restore; what it had put there is kept in its stead. Returns the places, in words.
 
     Raises:
@@ -112,7 +114,7 @@ def put_back(directory: Path, record: Record) -> list[str]:
     if lost:
         raise StackwardError(f"what was kept is gone: {', '.join(map(display, lost[:5]))}")
     changed = [display(entry.place) for entry in record.entries if _put_back(entry)]
-    write(directory, replace(record, undone=True))
+    write(directory, replace(record, undone=True, undone_at=now.isoformat()))
     return changed
 
 
@@ -131,7 +133,7 @@ def expire(directory: Path, now: datetime) -> list[str]:
     """Delete what has been kept for seven days, and say whose it was."""
     gone = []
     for record in records(directory):
-        age = now - datetime.fromisoformat(record.at)
+        age = now - datetime.fromisoformat(record.undone_at or record.at)
         # A directory that is not there may be on a volume that is not mounted just now.
         seen = all(os.path.lexists(kept) for kept in record.directories)
         if record.done and age >= (KEPT_FOR if seen else FORGOTTEN_AFTER):
