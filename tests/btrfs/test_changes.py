@@ -16,7 +16,7 @@ pytestmark = pytest.mark.btrfs
 ROUNDS = 4
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1, 2, 202, 213])  # the last two met hard links of which only the time changed
 @pytest.mark.parametrize(
     ("tree", "patterns"),
     [("", ()), ("stack/data", ()), ("", ("*.tmp", "/cache/", "!keep.tmp", "deep/**/a"))],

@@ -106,8 +106,9 @@ def apply(changes: Changes, source: Path, subvolume: Path, target: Path, rules: 
         else:
             attributes.add(path)
     grown = sum(_size(here, path) - _size(there, path) for path in content)
-    others = {name for path in content for name in _other_names(source, subvolume, path)}
-    content |= {name for name in others if not _left_out(rules, name, is_directory=False)}
+    for paths in (content, attributes):  # a new time alone makes rsync write a file anew
+        others = {name for path in paths for name in _other_names(source, subvolume, path)}
+        paths |= {name for name in others if not _left_out(rules, name, is_directory=False)}
     attributes |= {os.path.dirname(path) for path in [*content, *gone]} - content
     moved = _copy(source, target, sorted(content), "--ignore-times") if content else 0
     attributes = {path for path in attributes if _status(here, path) is not None}
