@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from stackward.config import Settings
+from stackward.core.errors import ExitCode
 from stackward.core.model import JobResult, Outcome, Policy, Stack, Tree, TreeKind
 from stackward.core.progress import Silent
-from stackward.jobs import backup_data
+from stackward.jobs import backup_data, verify
 from stackward.steps.day import read_index, rewrite_without
 from stackward.steps.undo import Undo
 from stackward.store import Store
-from stackward.tools import btrfs
+from stackward.tools import btrfs, filesystem
 from stackward.tools.locks import Locks
 
 pytestmark = pytest.mark.btrfs
@@ -314,6 +315,32 @@ def test_a_tree_that_lost_nearly_everything_fails_and_one_that_lost_half_does_no
         (place / "half" / f"file{number}").unlink()
     result = host.back_up(NIGHT + timedelta(days=1))
     assert {part.stack: part.outcome for part in result.stacks} == {"nearly": Outcome.FAILED, "half": Outcome.OK}
+
+
+def rot(path: Path, backup: Path) -> None:
+    """Change a byte as a dying disk does: neither size nor time tell."""
+    before = path.stat()
+    if filesystem.is_subvolume(backup):
+        btrfs.set_read_only(backup, read_only=False)
+    with path.open("r+b") as file:
+        file.write(b"\xff")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_damage_that_was_found_gets_into_no_later_backup(host: Host, place: Path) -> None:
+    host.stack("a", place / "a")
+    (place / "a" / "file").write_text("precious")
+    host.back_up()
+    backup = host.settings.backup_root / "data-2026-11-21"
+    rot(backup / "a/file", backup)
+    found = verify.run(settings=host.settings, store=host.store, everything=True, now=NIGHT, progress=Silent())
+    assert found.exit_code == ExitCode.DAMAGED
+    for hours in (1, 2, 24):
+        assert host.back_up(NIGHT + timedelta(hours=hours)).outcome is Outcome.OK
+    for name in ("data-2026-11-21", "data-2026-11-22"):
+        assert check_sums(host.settings.backup_root / name).returncode == 0
+    known = {name for name, seen in host.store.verified().items() if seen.damaged}
+    assert known == {"data-2026-11-21.replaced-20261121_030000"}
 
 
 def test_excluded_paths_are_left_out_also_when_they_were_in_the_last_backup(host: Host, place: Path) -> None:

@@ -155,8 +155,10 @@ def test_verification_is_the_latest_said(store):
     store.record_verified("data-2026-11-21", later(1), Outcome.FAILED, 2)
     verified = store.verified()["data-2026-11-21"]
     assert (verified.at, verified.outcome, verified.damaged) == (later(1), Outcome.FAILED, 2)
+    store.copy_verified("data-2026-11-21", "data-2026-11-21.replaced-20261121_030000")
+    store.copy_verified("data-2026-11-20", "never heard of")
     store.forget_verified("data-2026-11-21")
-    assert store.verified() == {}
+    assert store.verified() == {"data-2026-11-21.replaced-20261121_030000": verified}
 
 
 def test_everything_is_there_after_a_reopen(tmp_path, locks):

@@ -176,7 +176,7 @@ def _act(
             for stack in plan.make:
                 _back_up_one(means, store, plan, stack, day, done)
             if done.parts:
-                _publish(means, plan, day, done, now)
+                _publish(means, store, plan, day, done, now)
             else:
                 day.abandon()
     except (StackwardError, OSError):
@@ -241,7 +241,7 @@ def _restore_part(plan: Plan, name: str, stack: Stack, day: days.Day) -> None:
             day.fill(prefix, day.root / plan.name)
 
 
-def _publish(means: Means, plan: Plan, day: days.Day, done: _Run, now: datetime) -> None:
+def _publish(means: Means, store: Store, plan: Plan, day: days.Day, done: _Run, now: datetime) -> None:
     published = means.settings.backup_root / plan.name
     carried: dict[str, StackEntry] = {}
     for name, entry in (plan.today.stacks if plan.today else {}).items():
@@ -262,7 +262,13 @@ def _publish(means: Means, plan: Plan, day: days.Day, done: _Run, now: datetime)
         full_scan=all(scan for part in done.parts.values() for scan in part.scans.values()),
     )
     means.progress.step(f"publishing {plan.name}")
-    days.publish(day, plan.name, index, sections, now, means.reach)
+
+    def replacing(replaced: str) -> None:
+        store.copy_verified(plan.name, replaced)
+
+    days.publish(day, plan.name, index, sections, now, means.reach, replacing=replacing)
+    if not carried:  # otherwise damage that was found may be in it still
+        store.forget_verified(plan.name)
     newest = {**plan.newest, **{name: part.entry for name, part in done.parts.items()}}
     done.snapshots.clear()
     if means.snapshots and filesystem.free_bytes(means.snapshots) >= means.settings.minimum_free_bytes:

@@ -163,7 +163,7 @@ def _verify(artifact: Artifact, request: Request, done: _Done, progress: Progres
         return
     what = f"{report.artifact} is damaged: {report.findings[0].why}"
     if not request.force:
-        raise RefusedError(what, hint="take an older one (`stackward list`), or --force to restore what can be read")
+        raise RefusedError(what, hint="take an older one (`stackward list`), or --force to try all the same")
     done.warnings.append(what)
 
 

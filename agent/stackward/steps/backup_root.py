@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stackward.config import Settings
 from stackward.core.artifacts import ID_FILE, INCOMING_PREFIX
-from stackward.core.errors import RefusedError
+from stackward.core.errors import RefusedError, SettingsError
 from stackward.core.model import display
 from stackward.steps.day import delete_directory
 from stackward.tools import filesystem
@@ -71,6 +71,7 @@ def require(settings: Settings) -> None:
 
     Raises:
         RefusedError: it is not.
+        SettingsError: it lies within DOCKER_ROOT, or the other way round, by way of a symlink.
     """
     root = settings.backup_root
     try:
@@ -83,6 +84,12 @@ def require(settings: Settings) -> None:
     if not stat.S_ISDIR(mode):
         raise RefusedError(
             f"BACKUP_ROOT {display(root)} is not a directory", hint="set BACKUP_ROOT to the directory for backups"
+        )
+    real, stacks = Path(os.path.realpath(root)), Path(os.path.realpath(settings.docker_root))
+    if real == stacks or real in stacks.parents or stacks in real.parents:
+        raise SettingsError(
+            f"BACKUP_ROOT {display(root)} is {display(real)}, and DOCKER_ROOT {display(stacks)}",
+            hint="one must lie outside the other, or backups would be backed up",
         )
 
 

@@ -77,11 +77,13 @@ def publish(
     now: datetime,
     reached: Callable[[str], None] = lambda _point: None,
     *,
+    replacing: Callable[[str], None] = lambda _name: None,
     keep_replaced: bool = True,
 ) -> Path:
     """Give the day its name. On return it is whole on disk, and listed; a power cut leaves the old one or the new one.
 
-    A backup of that name is listed for 24 hours more under its `.replaced-…` name, unless `keep_replaced` is False.
+    A backup of that name is listed for 24 hours more under its `.replaced-…` name, which `replacing` is told before it gets
+    it; unless `keep_replaced` is False.
     """
     _write_index(day.path, index)
     own = artifacts.INDEX.encode("ascii")
@@ -97,6 +99,7 @@ def publish(
         filesystem.sync_path(day.root)
         return final
     replaced = _free_place(day.root, name, now)
+    replacing(replaced.name)
     if filesystem.exchange(day.path, final):
         reached("data-exchanged")
         filesystem.rename_new(day.path, replaced)

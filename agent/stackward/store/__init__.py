@@ -99,6 +99,14 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
         with self._writing() as connection:
             connection.execute("DELETE FROM verified WHERE artifact = ?", (blob(artifact),))
 
+    def copy_verified(self, artifact: str, to: str) -> None:
+        """What was said of `artifact` holds for `to` as well, if anything was."""
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO verified SELECT ?, at, outcome, damaged FROM verified WHERE artifact = ?",
+                (blob(to), blob(artifact)),
+            )
+
     def verified(self) -> dict[str, Verified]:
         """By the artifact's name."""
         return {
