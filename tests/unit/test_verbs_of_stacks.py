@@ -122,6 +122,13 @@ class TestCheck:
         assert code == 2
         assert "STACKWARD_SHRINK_LIMIT" in by_topic["error", "settings"]["text"]
 
+    def test_a_recipient_that_age_does_not_take(self, host, call, monkeypatch):
+        host.stack("shop", LABELLED)
+        monkeypatch.setenv("STACKWARD_AGE_RECIPIENTS", "age1nonsense")
+        found = [f for f in self.findings(call)[2] if f["topic"] == "secrets"]
+        assert [f["severity"] for f in found] == ["error"]
+        assert "age1nonsense" in found[0]["text"]
+
     def test_a_first_backup_that_does_not_fit(self, host, call, monkeypatch):
         directory = host.stack("shop", LABELLED, data__a="1")
         with open(directory / "data" / "large", "wb") as file:

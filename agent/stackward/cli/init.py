@@ -130,7 +130,8 @@ def _key(settings: Settings, *, wanted: bool) -> _Key:
 
 def _draw(console: Console, offer: _Offer) -> None:
     trees = ", ".join(tree.mount_name for tree in offer.stack.covered_trees)
-    text = f"  {size_text(offer.total)} in {len(offer.stack.covered_trees)} trees" + (f": {trees}" if trees else "")
+    count = len(offer.stack.covered_trees)
+    text = f"  {size_text(offer.total)} in {count} tree{'' if count == 1 else 's'}" + (f": {trees}" if trees else "")
     console.print(Text.assemble((display(offer.stack.name), "bold"), text))
     for note in offer.proposal.notes:
         console.print(f"  {note}")

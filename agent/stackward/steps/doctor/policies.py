@@ -6,9 +6,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from stackward.core import images
+from stackward.core.errors import StackwardError
 from stackward.core.model import Quiesce, TreeKind, display
 from stackward.steps import sources
 from stackward.steps.doctor import Facts, Finding, Severity, error, info, ok, warn
+from stackward.tools import age
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,8 +107,14 @@ def _standstill(stack: Stack, facts: Facts) -> Iterator[Finding]:
 def _secrets(facts: Facts) -> Iterator[Finding]:
     stacks = facts.discovery.stacks if facts.discovery else ()
     wanting = [display(stack.name) for stack in stacks if stack.opted_in and stack.secret_files]
-    if facts.settings.age_recipients:
-        yield ok("secrets", f"secrets are encrypted to {len(facts.settings.age_recipients)} recipients")
+    if recipients := facts.settings.age_recipients:
+        try:
+            age.check_recipients(recipients)
+        except StackwardError as failure:
+            yield error("secrets", f"no configuration can be backed up: {failure.message}", failure.hint)
+        else:
+            count = len(recipients)
+            yield ok("secrets", f"secrets are encrypted to {count} recipient{'' if count == 1 else 's'}")
     elif wanting:
         text = f"the secrets of {', '.join(wanting)} (.env files, keys) are in no backup"
         yield error("secrets", text, "stackward init makes a key; then set STACKWARD_AGE_RECIPIENTS")
