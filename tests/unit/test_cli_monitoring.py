@@ -17,7 +17,6 @@ services:
   web:
     image: nginx
     labels: {stackward.backup: "true"}
-    volumes: ["./data:/data"]
 """
 
 

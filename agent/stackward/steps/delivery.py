@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from stackward.core.errors import StackwardError
 from stackward.observe import notify
 from stackward.observe.notice import Channel, Notice
 from stackward.observe.ping import ping
@@ -45,7 +46,11 @@ class _Receiver:
             if why := self.tell(notice):
                 self.failures.append(why)
                 return
-            note(notice.id, self.id)
+            try:
+                note(notice.id, self.id)
+            except StackwardError as error:  # the time was up and the store is closed: told again is better than never
+                self.failures.append(error.message)
+                return
             self.told.add(notice.id)
 
 
