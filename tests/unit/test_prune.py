@@ -12,6 +12,7 @@ from stackward.core.model import Keep, Outcome, Policy, Problem, Stack
 from stackward.core.progress import Silent
 from stackward.jobs import prune
 from stackward.steps import backup_root, catalog, kept
+from stackward.steps.day import read_index
 from stackward.steps.verification import check
 from stackward.store import Store
 from stackward.tools.locks import Locks
@@ -91,6 +92,19 @@ def test_the_last_good_backup_of_a_stack_stays_whatever_its_age(settings, store)
     run(settings, store, stack("shop"))
 
     assert old.exists()
+
+
+def test_a_backup_that_may_lack_trees_does_not_push_out_the_last_whole_one(settings, store):
+    whole = day(settings, 9, "shop")
+    for ago in (1, 2):
+        path = day(settings, ago, "shop")
+        index = read_index(path)
+        entry = replace(index.stacks["shop"], incomplete="its compose file could not be read")
+        (path / "stackward.json").write_text(replace(index, stacks={"shop": entry}).to_json())
+
+    run(settings, store, stack("shop"))
+
+    assert whole.exists()
 
 
 def test_one_dated_in_the_future_stays(settings, store):

@@ -15,7 +15,7 @@ import pytest
 
 from stackward.config import Settings
 from stackward.core.errors import RefusedError, StackwardError
-from stackward.core.model import Outcome, Policy, Stack
+from stackward.core.model import Container, Mount, Outcome, Policy, Stack
 from stackward.core.progress import Silent
 from stackward.jobs import backup_config, restore_config
 from stackward.jobs.restore_config import Request
@@ -173,10 +173,10 @@ def test_an_undo_puts_back_what_was_there(host):
     before = host.tree()
     host.restore()
     assert host.tree() != before
-    restore_config.put_back(settings=host.settings, now=NOW)
+    restore_config.put_back(settings=host.settings, docker=None, force=True, now=NOW)
     assert host.tree() == before
     with pytest.raises(StackwardError, match="no restore of the configuration to undo"):
-        restore_config.put_back(settings=host.settings, now=NOW)
+        restore_config.put_back(settings=host.settings, docker=None, force=True, now=NOW)
 
 
 def test_what_was_replaced_is_gone_after_seven_days(host):
@@ -217,7 +217,7 @@ def test_secrets_from_outside_come_back_where_they_were(host):
     outside.write_text("TOKEN=2")
     host.restore(secrets=True)
     assert outside.read_text() == "TOKEN=1"
-    restore_config.put_back(settings=host.settings, now=NOW)
+    restore_config.put_back(settings=host.settings, docker=None, force=True, now=NOW)
     assert outside.read_text() == "TOKEN=2"
     to = host.place / "elsewhere"
     host.restore(secrets=True, to=to)
@@ -245,7 +245,7 @@ def test_what_an_undo_moved_away_is_kept_for_seven_days_from_then(host):
     host.restore(secrets=True)
     host.put("shop/data/new", "written since")
     undone = NOW + timedelta(days=6)
-    restore_config.put_back(settings=host.settings, now=undone)
+    restore_config.put_back(settings=host.settings, docker=None, force=True, now=undone)
     left = [*host.root.glob(".stackward-kept/*/old/shop/data/new")]
     assert not (host.root / "shop").exists()
     assert [file.read_text() for file in left] == ["written since"]
@@ -253,6 +253,30 @@ def test_what_an_undo_moved_away_is_kept_for_seven_days_from_then(host):
     assert left[0].exists()
     assert len(kept.expire(host.state / "kept", undone + timedelta(days=7))) == 1
     assert not left[0].exists()
+
+
+class Engine:
+    """What an engine says of its containers; `test_docker` asks a real one."""
+
+    def __init__(self, *containers: Container) -> None:
+        self._containers = containers
+
+    def containers(self) -> list[Container]:
+        return list(self._containers)
+
+
+def test_an_undo_takes_no_directory_away_from_a_running_container(host):
+    shutil.rmtree(host.root / "shop")
+    host.restore(secrets=True)
+    mount = Mount("bind", "", str(host.root / "shop/data"), "/data", writable=True)
+    running = Container("1", "shop-db-1", "shop", "db", "running", mounts=(mount,))
+    with pytest.raises(RefusedError, match="shop-db-1"):
+        restore_config.put_back(settings=host.settings, docker=Engine(running), force=False, now=NOW)
+    with pytest.raises(RefusedError, match="no Docker Engine"):
+        restore_config.put_back(settings=host.settings, docker=None, force=False, now=NOW)
+    assert (host.root / "shop").exists()
+    restore_config.put_back(settings=host.settings, docker=Engine(), force=False, now=NOW)
+    assert not (host.root / "shop").exists()
 
 
 def test_the_wrong_identity_is_refused_before_anything_changes(host):
@@ -301,7 +325,7 @@ def test_killed_half_way_it_is_the_old_or_the_new(host, point):
     host.runs += 1
     host.restore()
     assert host.text("shop/compose.yaml") == "services: {}\n"
-    restore_config.put_back(settings=host.settings, now=NOW)
+    restore_config.put_back(settings=host.settings, docker=None, force=True, now=NOW)
     assert host.tree() == before
 
 
@@ -338,7 +362,7 @@ def test_a_stack_on_a_file_system_of_its_own_is_restored(host):
         host.put("blog/compose.yaml", "mine")
         host.restore()
         assert host.text("blog/compose.yaml") == "services: {}\n"
-        restore_config.put_back(settings=host.settings, now=NOW)
+        restore_config.put_back(settings=host.settings, docker=None, force=True, now=NOW)
         assert host.text("blog/compose.yaml") == "mine"
     finally:
         subprocess.run(["umount", host.root / "blog"], check=True)

@@ -87,7 +87,9 @@ def _config(arguments: Namespace, appliance: Appliance, run: RunContext) -> JobR
     if arguments.undo:
         if arguments.dry_run:
             raise SettingsError("--undo of a restored configuration has no --dry-run")
-        return restore_config.put_back(settings=appliance.settings, now=run.now)
+        return restore_config.put_back(
+            settings=appliance.settings, docker=appliance.docker_or_none, force=arguments.force, now=run.now
+        )
     request = restore_config.Request(
         wanted=arguments.wanted,
         stacks=tuple(arguments.stacks),

@@ -54,6 +54,7 @@ class StackEntry:
     standstill_seconds: float | None = None
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    incomplete: str = ""  # why it may lack trees that the stack has; it is never the backup that others may go for
 
     @property
     def prefixes(self) -> tuple[str, ...]:

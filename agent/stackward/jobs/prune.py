@@ -146,7 +146,7 @@ def _by_rule(artifacts: Sequence[Artifact], stack: str, facts: Facts, rule: Keep
         retention.Item(
             key=key,
             when=artifact.at(stack),
-            good=key not in facts.damaged and not artifact.problem,
+            good=key not in facts.damaged and not artifact.problem and not artifact.incomplete(stack),
             pinned="less than 24 hours old" if now - artifact.at(stack) < KEPT_AT_LEAST else "",
             held=facts.held.get(stack, "") if stack else "",
         )

@@ -27,6 +27,7 @@ from stackward.steps.crashpoints import reach
 from stackward.steps.restore_tree import carry_out
 from stackward.steps.undo import Undo
 from stackward.tools import age, archive, filesystem
+from stackward.tools.docker import Docker
 
 IDENTITY = "age.key"  # below the configuration directory, where `stackward init` puts it
 SUBJECT = ""  # the configuration, among the records of what is kept
@@ -106,12 +107,38 @@ def run(
     return _result(request, sources, items, done)
 
 
-def put_back(*, settings: Settings, now: datetime) -> JobResult:
-    """Undo the newest restore of configuration. Raises StackwardError when there is none, or what was kept is gone."""
+def put_back(*, settings: Settings, docker: Docker | None, force: bool, now: datetime) -> JobResult:
+    """Undo the newest restore of configuration.
+
+    Raises:
+        RefusedError: it would take a directory away from running containers (unless `force`).
+        StackwardError: there is none, or what was kept is gone.
+    """
     directory = settings.state_dir / "kept"
     record = kept.latest(directory, SUBJECT)
+    if not force:
+        _refuse_in_use([Path(entry.place) for entry in record.entries if not entry.identity], docker)
     changed = kept.put_back(directory, record, now)
     return JobResult(Outcome.OK, details={"undone": record.what, "at": record.at, "put_back": changed})
+
+
+def _refuse_in_use(places: Sequence[Path], docker: Docker | None) -> None:
+    """What the restore made anew goes with the undo, and with it what was put there since."""
+    if not places:
+        return
+    if docker is None:
+        raise RefusedError(
+            "no Docker Engine answers: it is not known whether containers use what would be taken away",
+            hint="start Docker, or add --force if nothing runs",
+        )
+    for container in docker.containers():
+        sources = [Path(mount.source) for mount in container.mounts if mount.source]
+        used = next((p for p in places if any(p == source or p in source.parents for source in sources)), None)
+        if used is not None and container.state in ("running", "paused", "restarting"):
+            raise RefusedError(
+                f"{container.name} runs on {display(used)}, which the undo would take away",
+                hint=f"stop it first (docker stop {container.name}), or add --force",
+            )
 
 
 def _sources(settings: Settings, request: Request, done: _Done) -> list[_Source]:

@@ -82,6 +82,11 @@ class Artifact:
         names = sorted(os.listdir(mounts)) if mounts.is_dir() else []
         return (*found, *(_bare_tree(name, "bind", f"{MOUNTS}/{stack}/{name}") for name in names))
 
+    def incomplete(self, stack: str) -> str:
+        """Why the backup may lack trees of `stack`, or ""."""
+        entry = self.index.stacks.get(stack) if self.index else None
+        return entry.incomplete if entry else ""
+
     def at(self, stack: str) -> datetime:
         """When `stack`'s data stood still for this backup; the date in the name where nothing better is known."""
         entry = self.index.stacks.get(stack) if self.index else None

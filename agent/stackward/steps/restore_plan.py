@@ -54,7 +54,8 @@ def choose(artifacts: Sequence[Artifact], stack: str, wanted: str | None) -> Art
         held = ", ".join(map(display, known)) or "no stack at all"
         raise StackwardError(f"no backup holds {display(stack)}", hint=f"there are backups of: {held}")
     if wanted is None:
-        return next((a for a in having if not a.replaced), having[0])
+        whole = [a for a in having if not a.incomplete(stack)] or having
+        return next((a for a in whole if not a.replaced), whole[0])
     for artifact in having:
         if artifact.name.name in (wanted, f"data-{wanted}"):
             return artifact

@@ -274,6 +274,7 @@ def _finish(
         standstill_seconds=round(work.standstill_seconds, 3),
         warnings=tuple(work.warnings),
         versions={"stackward": __version__},
+        incomplete="" if stack.resolved else "its compose file could not be read",
     )
     counts = Counts(
         files=sum(tree.files for tree in entries) + len(work.dumps),

@@ -36,8 +36,9 @@ class Backups:
         return artifact.name.name not in self.bad and not artifact.problem
 
     def data_of(self, stack: str) -> catalog.Artifact | None:
-        """The newest good data backup that holds `stack`."""
-        return next((a for a in catalog.data_with(self.artifacts, stack) if self.is_good(a)), None)
+        """The newest good data backup that holds all of `stack`."""
+        held = catalog.data_with(self.artifacts, stack)
+        return next((a for a in held if self.is_good(a) and not a.incomplete(stack)), None)
 
 
 def backups(settings: Settings, store: Store) -> Backups:
