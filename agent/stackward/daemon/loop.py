@@ -22,6 +22,7 @@ from stackward.daemon.scheduler import Scheduler
 from stackward.daemon.workers import Crew, Running, Thread
 from stackward.steps import heartbeat
 from stackward.store import RUN_ID
+from stackward.tools.docker import Docker, DockerError
 from stackward.wiring import build
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ TICK_SECONDS = 5.0
 BEAT_SECONDS = 15.0
 # Within the 50 s that supervisord grants: first runs are asked to end, at last killed; then what they left is taken back.
 FAREWELL_SECONDS = 35.0
+_WITHOUT_DOCKER_SECONDS = 10.0
+_KILLED_SECONDS = 2.0
 _THREADS_SECONDS = 2.0  # who looks at containers has nothing to put back
 _HISTORY = timedelta(days=400)
 _FREQUENT_HISTORY = timedelta(days=7)
@@ -110,22 +113,39 @@ class Daemon:
         self._tidied = now
 
     def _farewell(self) -> None:
-        """End every run: ask, wait, kill; then take back what they left."""
-        deadline = time.monotonic() + FAREWELL_SECONDS
+        """End every run: ask, wait, kill; then take back what they left.
+
+        Where Docker is ending, too, a run could wait for it for ever: then it is killed soon. What it has stopped is
+        started again by whoever begins next.
+        """
+        docker = Thread("asking Docker", self._ask_docker)
+        begun = time.monotonic()
         asked: set[int] = set()
         while runs := self._runs():
-            number = signal.SIGKILL if time.monotonic() > deadline else signal.SIGTERM
-            for pid in runs if number == signal.SIGKILL else runs - asked:
+            patience = FAREWELL_SECONDS if docker.poll() == ExitCode.OK else _WITHOUT_DOCKER_SECONDS
+            is_late = time.monotonic() - begun > patience
+            for pid in runs if is_late else runs - asked:
+                number = signal.SIGKILL if is_late else signal.SIGTERM
                 _LOG.info("ending the run of process %d with %s", pid, number.name)
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
             asked |= runs
-            if time.monotonic() > deadline + 2:
+            if time.monotonic() - begun > patience + _KILLED_SECONDS:
                 break
             time.sleep(0.2)
         self._crew.join_threads(_THREADS_SECONDS)
+        docker.join(max(0.0, begun + _WITHOUT_DOCKER_SECONDS - time.monotonic()))
+        if docker.poll() is None:
+            _LOG.warning("Docker does not answer: what runs have left is taken back at the next start")
+            return
         for message in self._appliance.recover():
             _LOG.warning("%s", message)
+
+    def _ask_docker(self) -> int:
+        """Waits for as long as Docker, being about to end or to begin, keeps us waiting; away is an answer."""
+        with suppress(DockerError):
+            Docker(self._appliance.settings.docker_host).ping()
+        return ExitCode.OK
 
     def _runs(self) -> set[int]:
         """The processes that run something now: ours, and whoever holds the lock of a run."""

@@ -26,6 +26,7 @@ _LOG = logging.getLogger("stackward.watcher")
 
 HEALTH = "health"
 _STRETCH_SECONDS = 300.0
+_EARLY_SECONDS = 5.0  # a stream that ends sooner than it was to, ended with its engine
 _PAUSES = (1.0, 2.0, 5.0, 15.0, 30.0)
 # Docker starts a container again after a moment: a look at once would see it neither dead nor alive.
 _REST_SECONDS = 5.0
@@ -43,6 +44,7 @@ class Containers(threading.Thread):
         self._asker = Asker(settings, ending)
         self._since = 0.0
         self._failures = 0
+        self._lost = False  # something may have happened that nobody told us
 
     def run(self) -> None:
         self._asker.start()
@@ -55,14 +57,15 @@ class Containers(threading.Thread):
                 if not self._failures:
                     _LOG.warning("%s", error)
                 self._failures += 1
+                self._lost = True
             self._ending.wait(_PAUSES[min(self._failures, len(_PAUSES) - 1)])
 
     def _listen(self) -> None:
         self._docker.ping()
-        if self._failures:
+        if self._lost:
             _LOG.info("Docker answers again")
-            self._asker.ask()  # what happened meanwhile is not told any more
-            self._failures = 0
+            self._asker.ask()  # an engine that has restarted does not tell what happened before
+            self._failures, self._lost = 0, False
         until = time.time() + _STRETCH_SECONDS
         for happening in self._docker.container_events(self._since, until):
             if happening.at > self._since:
@@ -70,6 +73,7 @@ class Containers(threading.Thread):
                 self._hear(happening)
             if self._ending.is_set():
                 return
+        self._lost = time.time() < until - _EARLY_SECONDS
 
     def _hear(self, happening: Happening) -> None:
         verdict: Verdict = self._watchman.judge(happening)

@@ -36,7 +36,9 @@ _LOG = logging.getLogger("stackward.watcher")
 KNOWN_NOTE = "known-stacks"
 MOST_WATCHES = 2000
 _TURN_SECONDS = 0.5  # however much happens, it is looked at that often at the most
-_WAIT_SECONDS = 5.0
+_WAIT_SECONDS = 1.0  # so soon it ends when it is told to
+_RETRY_SECONDS = 5.0
+_BEAT_SECONDS = 15.0
 _REST_SECONDS = 2.0
 _REST_AT_MOST_SECONDS = 30.0
 _LOOK_SECONDS = 300.0
@@ -57,12 +59,13 @@ class Directories:
         self._settling = Settling(_REST_SECONDS, _REST_AT_MOST_SECONDS)
         self._backup = Settling(settings.backup_on_change.total_seconds())
         self._next_look = 0.0
+        self._next_beat = 0.0
         self._said = ""
 
     def run(self) -> None:
         while not self._ending.is_set():
-            heartbeat.touch(self._settings, heartbeat.WATCHER)
             try:
+                self._beat()
                 self._turn()
                 self._said = ""
             except (StackwardError, OSError) as error:
@@ -70,10 +73,15 @@ class Directories:
                     _LOG.warning("%s", error)
                 self._said = str(error)
                 self._next_look = 0.0
-                self._ending.wait(_WAIT_SECONDS)
+                self._ending.wait(_RETRY_SECONDS)
         if self._inotify is not None:
             self._inotify.close()
         self._appliance.close()
+
+    def _beat(self) -> None:
+        if time.monotonic() >= self._next_beat:
+            heartbeat.touch(self._settings, heartbeat.WATCHER)
+            self._next_beat = time.monotonic() + _BEAT_SECONDS
 
     def _turn(self) -> None:
         if self._appliance.store.is_replaced():
