@@ -60,7 +60,7 @@ test: check
 
 bench: .venv/made
 	@$(HOST) tools
-	@$(PYTHON) -m tests.bench
+	@PYTHONPATH=agent:tests $(PYTHON) -m bench
 
 LOCK := .venv/lock/bin/uv pip compile pyproject.toml --quiet $(ARGS) --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
