@@ -317,6 +317,18 @@ def test_a_tree_that_lost_nearly_everything_fails_and_one_that_lost_half_does_no
     assert {part.stack: part.outcome for part in result.stacks} == {"nearly": Outcome.FAILED, "half": Outcome.OK}
 
 
+def test_the_snapshot_of_a_stack_that_is_gone_goes_with_the_next_backup(
+    host: Host, volume: Path, tmp_path: Path
+) -> None:
+    home = volume / ".stackward/backup"
+    host.stack("on-btrfs", volume / "on-btrfs" / "data")
+    host.stack("elsewhere", tmp_path / "elsewhere" / "data")
+    host.back_up()
+    del host.stacks["on-btrfs"]
+    host.back_up(NIGHT + timedelta(days=1))
+    assert list(home.iterdir()) == []
+
+
 def rot(path: Path, backup: Path) -> None:
     """Change a byte as a dying disk does: neither size nor time tell."""
     before = path.stat()

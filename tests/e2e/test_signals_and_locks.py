@@ -224,3 +224,12 @@ def test_a_backup_waits_for_a_restore(host):
     assert "in use by restore (process " in second.stderr
     assert end(run)[0] == 0
     assert_as_before(host)
+
+
+def test_containers_are_looked_at_again_when_their_turn_comes(host):
+    """What somebody stopped or started while the run was busy elsewhere stays so."""
+    run = begin_held(host, "backup")
+    host.run("docker stop slow-first-1")
+    host.run(f"rm {DATA}/hold-pre")
+    assert end(run)[0] == 0
+    assert tiny.states(host) == ALL_RUN | {"slow-first-1": "exited"}

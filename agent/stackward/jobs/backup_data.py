@@ -168,7 +168,8 @@ def _act(
         with ExitStack() as held:
             table = filesystem.mounts()
             home = None
-            if any(sources.plan(stack.covered_trees, settings.volume, table).subvolumes for stack in plan.make):
+            needed = any(sources.plan(stack.covered_trees, settings.volume, table).subvolumes for stack in plan.make)
+            if needed or sources.has_home(settings.volume):  # also to remove what a stack that is gone has left
                 home = held.enter_context(sources.snapshots_home(settings.volume, done.snapshots))
             means = Means(settings, docker, undo, table, home, full_scan, run_id, clock, progress)
             means.reach("data-incoming")

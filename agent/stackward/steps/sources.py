@@ -66,7 +66,7 @@ def snapshots_home(volume: Path, keep: set[str]) -> Iterator[Path]:
 
     On entry and on leaving it holds those that `keep` names (the caller may change it meanwhile), and no others.
     """
-    home = volume / OURS / "backup"
+    home = _home(volume)
     if not (volume / OURS).exists():
         btrfs.create_subvolume(volume / OURS)
     home.mkdir(mode=0o700, exist_ok=True)
@@ -75,6 +75,15 @@ def snapshots_home(volume: Path, keep: set[str]) -> Iterator[Path]:
         yield home
     finally:
         _clear(home, keep)
+
+
+def has_home(volume: Path) -> bool:
+    """Whether a backup was ever read from snapshots there; some may be left."""
+    return _home(volume).is_dir()
+
+
+def _home(volume: Path) -> Path:
+    return volume / OURS / "backup"
 
 
 def _clear(home: Path, keep: set[str]) -> None:
