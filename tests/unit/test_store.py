@@ -71,6 +71,27 @@ def test_runs_are_listed_newest_first_and_by_job_and_stack(store):
     assert [row.id for row in store.runs(stack="a")] == [first]
 
 
+def test_good_runs_of_some_jobs_can_be_left_out(store):
+    record(store, "health", later(0), Outcome.OK)
+    record(store, "health", later(1), Outcome.FAILED, part("shop", Outcome.FAILED))
+    record(store, "health", later(2), Outcome.SKIPPED)
+    record(store, "nightly", later(3), Outcome.OK)
+    store.begin_run("health", later(4), "schedule")
+    found = [(row.job, row.outcome) for row in store.runs(unless_good=["health", "observability"])]
+    assert found == [("health", None), ("nightly", Outcome.OK), ("health", Outcome.FAILED)]
+    assert [row.job for row in store.runs(stack="shop", unless_good=["health"])] == ["health"]
+    assert len(store.runs()) == 5
+
+
+def test_old_history_of_some_jobs_can_go_alone(store):
+    for job in ("health", "nightly"):
+        for hour in (0, 1, 2):
+            record(store, job, later(hour), Outcome.OK)
+    store.forget_runs_before(later(2), ["health"])
+    assert [row.started_at for row in store.runs("health")] == [later(2)]
+    assert len(store.runs("nightly")) == 3
+
+
 def test_success_is_ok_or_warn_and_failures_count_since_then(store):
     record(store, "backup-data", NOON, Outcome.FAILED, part("a", Outcome.FAILED))
     good = record(store, "backup-data", later(1), Outcome.WARN, part("a", Outcome.WARN), part("b", Outcome.OK))

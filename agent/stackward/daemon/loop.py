@@ -32,6 +32,7 @@ _LOG = logging.getLogger("stackward.daemon")
 
 TICK_SECONDS = 5.0
 BEAT_SECONDS = 15.0
+REPAIR_SECONDS = 15.0
 # Within the 50 s that supervisord grants: first runs are asked to end, at last killed; then what they left is taken back.
 FAREWELL_SECONDS = 35.0
 _WITHOUT_DOCKER_SECONDS = 10.0
@@ -53,6 +54,7 @@ class Daemon:
         self._scheduler = Scheduler(appliance, self._crew)
         self._tidied: datetime | None = None
         self._beaten = 0.0
+        self._next_repair = 0.0
         self._said: list[str] = []
 
     def run(self) -> None:
@@ -76,7 +78,9 @@ class Daemon:
     def _tick(self, now: datetime) -> None:
         for running, code in self._crew.reap():
             self._scheduler.ended(running, code)
-        self._take_back(now)
+        if time.monotonic() >= self._next_repair:
+            self._take_back(now)
+            self._next_repair = time.monotonic() + REPAIR_SECONDS
         if self._appliance.store.is_replaced():
             self._open_anew()
         self._tidy(now)
@@ -90,7 +94,10 @@ class Daemon:
             self._crew.add(_REPAIR, Running(_REPAIR, Thread(_REPAIR, lambda: self._recover(appliance)), now))
 
     def _recover(self, appliance: Appliance) -> int:
-        messages = appliance.recover()
+        try:
+            messages = appliance.recover()
+        except StackwardError as error:
+            messages = [str(error)]
         for message in messages:
             if message not in self._said:
                 _LOG.warning("%s", message)

@@ -15,7 +15,7 @@ from stackward.store.series import note_end
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 INTERRUPTED = "interrupted"
 
@@ -25,6 +25,7 @@ _STACK_COLUMNS = (
 )
 _PARTS = "run_stack JOIN run ON run.id = run"
 _GOOD = "('ok', 'warn')"
+_NO_NEWS = "IN ('ok', 'skipped')"
 _NEWEST = "ORDER BY started_at DESC, run.rowid DESC LIMIT ?"
 _FORGET = f"""
 DELETE FROM run WHERE started_at < ?
@@ -86,9 +87,17 @@ class RunLog(Database):
             for part in result.stacks:
                 _insert_stack(connection, run_id, part)
 
-    def runs(self, job: str | None = None, stack: str | None = None, limit: int = 50) -> list[RunRow]:
-        """The newest runs first; with `stack`, that stack's parts of them. A negative limit is none."""
+    def runs(
+        self, job: str | None = None, stack: str | None = None, limit: int = 50, *, unless_good: Collection[str] = ()
+    ) -> list[RunRow]:
+        """The newest runs first; with `stack`, that stack's parts of them. A negative limit is none.
+
+        `unless_good` are jobs whose runs are left out where they ended well, or had nothing to do.
+        """
         where, values = ["1"], list[object]()
+        if unless_good:
+            where.append(f"NOT (job IN ({', '.join('?' * len(unless_good))}) AND coalesce(run.outcome, '') {_NO_NEWS})")
+            values += sorted(unless_good)
         if job is not None:
             where.append("job = ?")
             values.append(job)
