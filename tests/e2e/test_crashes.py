@@ -6,9 +6,12 @@ back, data is the old or the new one whole, and the next backup is good and leav
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from e2e import tiny
+from stackward.steps import crashpoints
 from stackward.steps.crashpoints import POINTS
 
 pytestmark = pytest.mark.e2e
@@ -136,6 +139,15 @@ def assert_all_is_well(host):
     assert [step["outcome"] for step in again["steps"]] == ["ok", "ok", "ok"], again
     assert tiny.states(host) == ALL_RUN
     tiny.assert_nothing_half_done(host, snapshots=1)
+
+
+def test_no_point_is_forgotten():
+    """A point of another verb than these is named where it is gone through."""
+    tables = [table for name, table in vars(crashpoints).items() if name.endswith("POINTS")]
+    texts = [file.read_text() for file in Path(__file__).parents[1].rglob("test_*.py")]
+    here = {point for point in POINTS if point.partition("-")[0] in VERBS}
+    rest = {point for table in tables for point in table} - here
+    assert {point for point in rest if not any(f'"{point}"' in text for text in texts)} == set()
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if point.partition("-")[0] in VERBS])
