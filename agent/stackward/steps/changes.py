@@ -75,8 +75,18 @@ def account(commands: Iterable[Command], tree: bytes) -> Changes:
     return Changes(frozenset(content), frozenset(attributes), frozenset(whole))
 
 
-def apply(changes: Changes, source: Path, subvolume: Path, target: Path, rules: tuple[gitignore.Rule, ...]) -> Applied:
+def apply(
+    changes: Changes,
+    source: Path,
+    subvolume: Path,
+    target: Path,
+    rules: tuple[gitignore.Rule, ...],
+    *,
+    linked: bool = False,
+) -> Applied:
     """Make `target`, which equals the tree as it was, equal to `source`, the tree in the new snapshot `subvolume`.
+
+    With `linked`, its files are hard links to the last backup's: none is ever written through.
 
     Raises:
         CommandError, OSError, SendStreamError: the day's part is not whole.
@@ -109,6 +119,8 @@ def apply(changes: Changes, source: Path, subvolume: Path, target: Path, rules: 
     for paths in (content, attributes):  # a new time alone makes rsync write a file anew
         others = {name for path in paths for name in _other_names(source, subvolume, path)}
         paths |= {name for name in others if not _left_out(rules, name, is_directory=False)}
+    parted = {path for path in attributes if linked and _unlinked(there, path)}
+    content, attributes = content | parted, attributes - parted
     attributes |= {os.path.dirname(path) for path in [*content, *gone]} - content
     moved = _copy(source, target, sorted(content), "--ignore-times") if content else 0
     attributes = {path for path in attributes if _status(here, path) is not None}
@@ -205,6 +217,15 @@ def _status(root: bytes, path: bytes) -> os.stat_result | None:
         return os.lstat(root + b"/" + path if path else root)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _unlinked(root: bytes, path: bytes) -> bool:
+    """Take away what is there, unless it is a directory or nothing."""
+    found = _status(root, path)
+    if found is None or stat.S_ISDIR(found.st_mode):
+        return False
+    os.unlink(root + b"/" + path)
+    return True
 
 
 def _size(root: bytes, path: bytes) -> int:

@@ -254,7 +254,7 @@ def _finish(
         changed += new
         before = base.tree(relative) if base else None
         nested = any(subvolume.nested for subvolume in chosen.subvolumes if subvolume.root == source.subvolume)
-        serves = source.subvolume is not None and day.subvolume and not nested  # as the next backup's old snapshot
+        serves = source.subvolume is not None and not nested  # as the next backup's old snapshot
         snapshot = taken[source.subvolume] if source.subvolume is not None and serves else None
         entries.append(tree_backup.entry(source, made, files, before, snapshot, _patterns(means, stack, source.tree)))
     if work.dumps:

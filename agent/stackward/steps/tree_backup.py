@@ -51,9 +51,9 @@ def copy(
     """
     relative = str(source.tree.artifact_path)
     why = "a full scan was asked for" if full_scan else _doubt(day, source, snapshot, base, before, patterns)
-    if not why and snapshot is not None and before is not None and source.subvolume is not None:
+    if not why and snapshot is not None and base is not None and before is not None and source.subvolume is not None:
         try:
-            return _by_changes(day, source, source.subvolume, read_from, snapshot, before, patterns)
+            return _by_changes(day, source, source.subvolume, read_from, snapshot, base, before, patterns)
         except (StackwardError, OSError, ValueError) as error:
             if isinstance(error, rsync.DiskFullError):
                 raise
@@ -111,7 +111,7 @@ def _doubt(
     if base is None or before is None:
         return "it is its first backup"
     doubts = {
-        "the day did not begin as a snapshot of its last backup": not day.subvolume or day.origin != base,
+        "the day did not begin as a snapshot of its last backup": day.subvolume and day.origin != base,
         "the snapshot of its last backup is not there": not _is_there(snapshot, before),
         "it has moved": before.real_path != str(source.tree.path),
         "what is left out has changed": tuple(before.left_out) != tuple(patterns),
@@ -130,6 +130,7 @@ def _by_changes(
     subvolume: Path,
     read_from: Path,
     snapshot: Path,
+    base: Path,
     before: TreeEntry,
     patterns: Sequence[str],
 ) -> TreeCopy:
@@ -139,8 +140,10 @@ def _by_changes(
     tree = os.fsencode(source.tree.path.relative_to(subvolume))
     found = changes.account(sendstream.changes_between(old, snapshot), b"" if tree == b"." else tree)
     rules = gitignore.parse("\n".join(patterns).encode("utf-8", "surrogateescape"))
-    target = day.place(str(source.tree.artifact_path))
-    applied = changes.apply(found, read_from, snapshot, target, rules)
+    relative = str(source.tree.artifact_path)
+    if not day.subvolume:
+        day.fill(relative, base)
+    applied = changes.apply(found, read_from, snapshot, day.place(relative), rules, linked=not day.subvolume)
     transfer = rsync.Transfer(
         files=0,
         files_changed=len(applied.copied),
