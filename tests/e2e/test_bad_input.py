@@ -448,6 +448,34 @@ def test_the_appliance_says_what_is_wrong_with_its_settings_when_it_is_started(s
         single.appliance_up(QUIET)
 
 
+def test_whoever_is_not_root_is_told(single):
+    for words in ("status", "backup", "list"):
+        done = single.run(f"docker exec -u 1000 stackward stackward {words}", check=False)
+        assert done.returncode == 1, done
+        assert "Permission denied" in done.stderr
+        assert "HINT: run it as root" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_no_room_for_the_appliances_own_notes(single):
+    """Without the way back on disk nothing is stopped."""
+    small = "mount -t tmpfs -o size=1M tmpfs /var/lib/stackward && cp -a /tmp/state/. /var/lib/stackward"
+    single.run(f"docker stop stackward && cp -a /var/lib/stackward /tmp/state && {small} && docker start stackward")
+    try:
+        single.wait_until("docker exec stackward stackward-healthcheck", every=0.1)
+        single.run("head -c 5M /dev/zero >/var/lib/stackward/filler", check=False)
+        for words in (["backup"], ["restore", "single"]):
+            done = single.stackward(*words, check=False)
+            assert done.returncode == 1, done
+            assert "No space left on device" in done.stderr
+            assert "HINT: make room there" in done.stderr
+        assert tiny.states(single) == {"single-app-1": "running"}
+    finally:
+        single.run("docker stop stackward && umount /var/lib/stackward && rm -rf /tmp/state && docker start stackward")
+        single.wait_until("docker exec stackward stackward-healthcheck", every=0.1)
+    assert single.stackward("backup").returncode == 0
+
+
 @pytest.mark.parametrize("backup", ["ext4:64", "btrfs:256"])
 def test_a_disk_that_is_full_half_way(fresh_host, backup):
     host = fresh_host(backup=backup, settings=QUIET | {"STACKWARD_MINIMUM_FREE": "8MiB"})

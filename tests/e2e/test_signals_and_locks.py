@@ -232,3 +232,14 @@ def test_containers_are_looked_at_again_when_their_turn_comes(host):
     host.run(f"rm {DATA}/hold-pre")
     assert end(run)[0] == 0
     assert tiny.states(host) == ALL_RUN | {"slow-first-1": "exited"}
+
+
+def test_a_container_that_somebody_starts_meanwhile_spoils_the_copy_and_is_told(host):
+    run = begin_slow(host)
+    host.run("docker start slow-first-1")
+    code, words = end(run)
+    assert code == 1, words
+    assert "somebody started slow-first-1 while its data was copied" in words
+    assert "autoheal" in words
+    assert_as_before(host)
+    assert_next_backup_is_good(host)

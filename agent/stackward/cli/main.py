@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,7 +18,7 @@ from stackward import __version__
 from stackward.core.errors import ExitCode, Interrupted, SettingsError, StackwardError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # verb: its one line of help. The module has the verb's name, with _ for -.
 VERBS = {
@@ -78,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; say nothing more, also not at exit.
         sys.stderr.close()
         return ExitCode.OK
+    except OSError as error:
+        _complain(_of_system(error, model.display))
+        return ExitCode.FAILED
 
 
 def _verb(words: Sequence[str]) -> str | None:
@@ -105,6 +110,14 @@ def _overview(words: Sequence[str]) -> bool:
     lines += ["3 damage found, 4 refused for safety, 75 busy, try again."]
     print("\n".join(lines), file=sys.stdout if known else sys.stderr)
     return bool(words) and known
+
+
+def _of_system(error: OSError, display: Callable[[str], str]) -> StackwardError:
+    """What the system refused us, outside of any run: a full or read-only state directory, or not being root."""
+    hints = {errno.EACCES: "run it as root", errno.EPERM: "run it as root", errno.ENOSPC: "make room there"}
+    where = f"{display(os.fsdecode(error.filename))}: " if isinstance(error.filename, (str, bytes)) else ""
+    what = error.strerror or str(error)
+    return StackwardError(f"{where}{what}", hint=hints.get(error.errno or 0, "`stackward check` may say more"))
 
 
 def _complain(error: StackwardError) -> None:

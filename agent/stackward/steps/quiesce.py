@@ -126,6 +126,20 @@ def quiesced(
         still.seconds = time.monotonic() - began
 
 
+def require_still(docker: Docker | None, stack: Stack, one_snapshot: bool, trees: Sequence[Tree]) -> None:
+    """To be called before the stack goes on: whatever had to stand still does so yet.
+
+    Raises:
+        StackwardError: somebody started it meanwhile (a watchdog, an update), and the copy may be of half written data.
+    """
+    at_work = plan(refreshed(docker, stack), one_snapshot, trees)
+    if names := [container.name for container in (*at_work.stop, *at_work.pause)]:
+        raise StackwardError(
+            f"somebody started {', '.join(names)} while its data was copied",
+            hint="keep what restarts containers by itself (autoheal, Watchtower) away from it at that time",
+        )
+
+
 def _stand_still(docker: Docker, chosen: Plan, still: Standstill, stopping: set[str]) -> Standstill:
     for container in chosen.stop:
         stopping.add(container.id)

@@ -197,6 +197,7 @@ def _stand_still(
             again = copying.second_pass(day, source.tree.path, relative, filters, lambda: still.remaining)
             if again is not None:
                 work.trees[relative] = TreeCopy(again, scan=work.trees[relative].scan)
+        quiesce.require_still(means.docker, stack, chosen.one_snapshot, trees)
     work.standstill_seconds = still.seconds or 0.0
     return taken
 
