@@ -16,7 +16,7 @@ help:
 	@echo "  make demo-down         remove the demo's host without a trace"
 	@echo "  make demo-clean        remove the images it was made from, too"
 	@echo "Work on it:"
-	@echo "  make check             format, lint, types, layers, unit tests: under a minute"
+	@echo "  make check             format, lint, types, layers, unit tests: two minutes"
 	@echo "  make test              all of that and the tests on real Btrfs and real Docker hosts"
 	@echo "  make unit, make e2e    only these; ARGS='-k name -x' goes to pytest"
 	@echo "  make bench             measure against the usual tools, write docs/benchmarks.md"
@@ -52,14 +52,15 @@ static: .venv/made
 AGAIN := $(PYTEST) --last-failed --last-failed-no-failures none
 
 unit: .venv/made
-	@$(PYTEST) -n auto tests/unit $(ARGS) || $(AGAIN) tests/unit $(ARGS)
+	@$(PYTEST) -n 6 --maxschedchunk 1 tests/unit $(ARGS) || $(AGAIN) tests/unit $(ARGS)
 
 e2e: .venv/made
 	@$(HOST) tools
 	@$(PYTEST) tests/e2e $(ARGS)
 
-test: check
+test: .venv/made
 	@$(HOST) tools
+	@$(MAKE) check
 	@$(PYTEST) tests/btrfs tests/e2e $(ARGS) || $(AGAIN) tests/btrfs tests/e2e $(ARGS)
 
 bench: .venv/made

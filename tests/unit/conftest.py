@@ -66,3 +66,11 @@ def image(api):
 
 def _has_docker():
     return any(os.access(Path(part, "docker"), os.X_OK) for part in os.environ["PATH"].split(":"))
+
+
+# Modules whose tests mostly wait: for a daemon's ticks, for time limits. They begin first, beside those that compute.
+WAITING = ("test_daemon", "test_watcher", "test_process", "test_docker", "test_restore_running", "test_healthy")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in WAITING)

@@ -37,7 +37,6 @@ def host(tmp_path, monkeypatch):
         "STACKWARD_CONFIG_DIR": tmp_path / "etc",
         "STACKWARD_RUN_DIR": tmp_path / "run",
         "STACKWARD_MINIMUM_FREE": "1",
-        "DOCKER_HOST": f"unix://{tmp_path}/no-docker.sock",
         "TZ": "Europe/Berlin",
     }.items():
         monkeypatch.setenv(name, str(value))
@@ -130,7 +129,7 @@ def test_the_first_status_says_that_nobody_decided(capsys, host):
     assert list((host / "backup").iterdir()) == []
 
 
-def test_a_backup_makes_a_stack_protected_and_can_be_seen(capsys, stack):
+def test_a_backup_makes_a_stack_protected_and_can_be_seen(api, capsys, stack):
     assert called(capsys, "status")[1]["stacks"][0]["state"] == "unprotected"
 
     code, result, _ = called(capsys, "backup", "--verify")
@@ -215,7 +214,7 @@ def test_who_waits_can_be_interrupted(capsys, host, stack):
     assert called(capsys, "runs")[1] == []
 
 
-def test_a_chain_run_by_hand_is_recorded_under_its_name(capsys, stack):
+def test_a_chain_run_by_hand_is_recorded_under_its_name(api, capsys, stack):
     code, result, _ = called(capsys, "run", "nightly")
     assert code == 0
     assert [step["job"] for step in result["steps"]] == ["backup-config", "backup-data", "verify", "prune"]
@@ -287,7 +286,7 @@ def test_a_pause_is_said_and_ends_when_told(capsys, host):
 
 
 @pytest.mark.parametrize("verb", ["status", "runs", "jobs", "backup"])
-def test_people_get_tables_even_through_a_pipe(capsys, stack, verb):
+def test_people_get_tables_even_through_a_pipe(api, capsys, stack, verb):
     called(capsys, "backup", "--human")
     code, out, _ = called(capsys, verb, "--human")
     assert code == 0
@@ -295,7 +294,7 @@ def test_people_get_tables_even_through_a_pipe(capsys, stack, verb):
     assert {"status": "protected", "runs": "backup-data", "jobs": "nightly", "backup": "shop"}[verb] in out
 
 
-def test_a_damaged_history_is_told_and_begun_anew(capsys, host, stack):
+def test_a_damaged_history_is_told_and_begun_anew(api, capsys, host, stack):
     (host / "state" / "stackward.sqlite").write_bytes(b"no database" * 500)
     code, _, err = called(capsys, "backup")
     assert code == 0
@@ -303,7 +302,7 @@ def test_a_damaged_history_is_told_and_begun_anew(capsys, host, stack):
 
 
 @pytest.mark.parametrize(("days", "stays"), [(6, True), (8, False)])
-def test_what_a_restore_replaced_goes_after_a_week(capsys, host, stack, days, stays):
+def test_what_a_restore_replaced_goes_after_a_week(api, capsys, host, stack, days, stays):
     aside = kept.directory_beside(stack / "data", "run-1")
     aside.mkdir(parents=True)
     at = (datetime.now(UTC) - timedelta(days=days)).isoformat()

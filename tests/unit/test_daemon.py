@@ -54,7 +54,7 @@ def environment(tmp_path):
         "STACKWARD_RUN_DIR": str(tmp_path / "run"),
         "STACKWARD_LOG_DIR": str(tmp_path / "log"),
         **{row.variable: "off" for row in WEEK if row.name != "nightly"},
-        "DOCKER_HOST": f"unix://{tmp_path}/no-docker.sock",
+        "STACKWARD_DOCKER_HOST": f"unix://{tmp_path}/no-docker.sock",
         "TZ": "UTC",
     }
 

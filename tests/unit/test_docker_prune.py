@@ -116,6 +116,7 @@ def test_an_engine_that_goes_away_in_the_middle_of_it_is_a_failure_that_says_wha
     assert result.reasons == ("no Docker Engine answers, in the middle of it", "removed 1 network; freed 0 B")
 
 
+@pytest.mark.usefixtures("api")
 class TestEngine:
     """What a real engine lists, and lets go of; nothing else of this machine's is touched."""
 

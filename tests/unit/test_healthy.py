@@ -81,5 +81,5 @@ def test_one_that_never_becomes_healthy_is_told_when_the_time_is_up(start, proje
     assert why.startswith("is unhealthy after 2 s")
 
 
-def test_a_service_without_a_container_is_missed(project):
+def test_a_service_without_a_container_is_missed(api, project):
     assert look(project, "gone")["gone"] == (False, "has no container")
