@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import stat
+import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+_FICLONERANGE = 0x4020940D  # linux/fs.h
 _NAMES = (b"a", b"b", b"cache", b"keep.tmp", b"new\nline", b"\xff\xfe", b"-rf", b"x.log", b"deep", b"[z]", b" blank")
 
 
 class Life:
     """Operations on what is below `root`, chosen by dice; what is impossible just then is left out."""
 
-    def __init__(self, root: Path, seed: int) -> None:
+    def __init__(self, root: Path, seed: int, *, of_extents: bool = False) -> None:
+        """With `of_extents`, its files are also changed in the ways that only extents tell of."""
         self._root = os.fsencode(root)
+        self._operations = _OPERATIONS + (_OF_EXTENTS if of_extents else ())
         self._dice = random.Random(seed)
 
     def go_on(self, steps: int) -> None:
         for _ in range(steps):
             try:
-                self._dice.choice(_OPERATIONS)(self)
+                self._dice.choice(self._operations)(self)
             except OSError:
                 continue
 
@@ -161,6 +167,37 @@ class Life:
         for name in os.listxattr(path):
             os.removexattr(path, name)
 
+    def punch(self) -> None:
+        path = self._some(stat.S_ISREG)
+        subprocess.run(
+            ["fallocate", "-p", "-o", "4096", "-l", str(4096 * self._dice.randrange(1, 9)), path], check=True
+        )
+
+    def allocate(self) -> None:
+        """Space without content: some of it within the file, perhaps some behind its end."""
+        keep = self._dice.choice([[], ["--keep-size"]])
+        where = ["-o", str(4096 * self._dice.randrange(9)), "-l", str(4096 * self._dice.randrange(1, 20))]
+        subprocess.run(["fallocate", *keep, *where, self._some(stat.S_ISREG)], check=True)
+
+    def clone(self) -> None:
+        """Blocks of one file, or of this one's other end, take the place of some in another; both are large enough."""
+        one, other = self._some(stat.S_ISREG), self._some(stat.S_ISREG)
+        size, start, to = (4096 * self._dice.randrange(*limits) for limits in ((1, 5), (0, 10), (0, 10)))
+        if os.path.getsize(one) < start + size:
+            return
+        with open(one, "rb") as source, open(other, "r+b") as target:
+            fcntl.ioctl(target, _FICLONERANGE, struct.pack("=qQQQ", source.fileno(), start, size, to))
+
+    def write_large(self) -> None:
+        with open(self._directory() + b"/large-%d" % self._dice.randrange(5), "wb") as file:
+            file.write(self._dice.randbytes(self._dice.randrange(200_000)))
+
+    def overwrite_in_places(self) -> None:
+        with open(self._some(stat.S_ISREG), "r+b") as file:
+            for _ in range(self._dice.randrange(1, 6)):
+                file.seek(self._dice.randrange(200_000))  # perhaps far behind its end
+                file.write(self._dice.randbytes(self._dice.choice([1, 4096, 9000])))
+
 
 _OPERATIONS = (
     *(Life.write, Life.write, Life.write, Life.overwrite, Life.truncate, Life.write_behind_its_time),
@@ -170,6 +207,7 @@ _OPERATIONS = (
     *(Life.change_type, Life.symlink, Life.device, Life.change_mode, Life.change_owner, Life.change_time),
     *(Life.set_attribute, Life.remove_attribute),
 )
+_OF_EXTENTS = (Life.punch, Life.allocate, Life.clone, Life.overwrite_in_places, Life.write_large) * 12
 
 
 def account(directory: Path) -> dict[bytes, tuple[object, ...]]:

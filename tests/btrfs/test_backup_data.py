@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from stackward.core.errors import ExitCode
 from stackward.core.model import JobResult, Outcome, Policy, Stack, Tree, TreeKind
 from stackward.core.progress import Silent
 from stackward.jobs import backup_data, verify
+from stackward.steps import in_place
 from stackward.steps.day import read_index, rewrite_without
 from stackward.steps.undo import Undo
 from stackward.store import Store
@@ -506,6 +508,36 @@ for name in ("a", "b"):
     host.stack(name, volume / "stacks" / name)
 host.back_up(NIGHT + timedelta(hours=float(sys.argv[6])), crash_point=point.name)
 """
+
+
+def test_a_scan_after_a_failed_rewrite_takes_no_file_for_unwritten(
+    tmp_path: Path, btrfs_root: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One large file was written in place when the next one turned out to be another than thought."""
+    host = Host(tmp_path, btrfs_root, volume)
+    data = volume / "stacks/shop/data"
+    btrfs.create_subvolume(volume / "stacks")
+    host.stack("shop", data)
+    for name in ("one", "two"):
+        (data / name).write_bytes(os.urandom(2 << 20))
+    host.back_up()
+    for name in ("one", "two"):
+        with (data / name).open("r+b") as file:
+            file.write(b"changed")
+    rewrite, done = in_place.rewrite, []
+
+    def failing(source: bytes, target: bytes, extents: Iterable[in_place.Extent]) -> tuple[str, int]:
+        if done:
+            raise in_place.NotTheSameError("it differs")
+        done.append(target)
+        return rewrite(source, target, extents)
+
+    monkeypatch.setattr(in_place, "rewrite", failing)
+    result = host.back_up(NIGHT + timedelta(days=1))
+    assert result.outcome is Outcome.OK
+    assert "it differs" in str(scans(result))
+    assert check_sums(btrfs_root / host.listed()[-1]).returncode == 0
+    assert account(btrfs_root / host.listed()[-1] / "shop") == account(data)
 
 
 @pytest.mark.parametrize("hours", [5, 24])

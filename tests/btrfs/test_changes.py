@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from btrfs.life import Life, account
 from stackward.core import gitignore
 from stackward.core.patterns import rsync_filters
-from stackward.steps import changes
-from stackward.tools import btrfs, rsync, sendstream
+from stackward.steps import apply_changes, changes, in_place
+from stackward.tools import btrfs, manifest, rsync, sendstream
 
 pytestmark = pytest.mark.btrfs
 ROUNDS = 4
@@ -25,10 +26,37 @@ ROUNDS = 4
 def test_an_account_of_changes_gives_what_a_full_copy_gives(
     volume: Path, btrfs_root: Path, tree: str, patterns: tuple[str, ...], seed: int
 ) -> None:
+    _live_and_compare(volume, btrfs_root, tree, patterns, seed)
+
+
+@pytest.mark.parametrize("seed", range(300, 306))
+@pytest.mark.parametrize("tree", ["", "stack/data"], ids=["whole", "within"])
+def test_files_that_are_written_in_place_are_what_a_full_copy_gives(
+    volume: Path, btrfs_root: Path, monkeypatch: pytest.MonkeyPatch, tree: str, seed: int
+) -> None:
+    rewrite = in_place.rewrite
+    written = 0
+
+    def counted(source: bytes, target: bytes, extents: Iterable[in_place.Extent]) -> tuple[str, int]:
+        nonlocal written
+        result = rewrite(source, target, extents)
+        written += 1
+        assert result[0] == manifest.hash_file(source)
+        return result
+
+    monkeypatch.setattr(in_place, "SMALLEST_BYTES", 0)
+    monkeypatch.setattr(in_place, "rewrite", counted)
+    _live_and_compare(volume, btrfs_root, tree, (), seed, of_extents=True)
+    assert written > 3
+
+
+def _live_and_compare(
+    volume: Path, btrfs_root: Path, tree: str, patterns: tuple[str, ...], seed: int, *, of_extents: bool = False
+) -> None:
     live = volume / "live"
     btrfs.create_subvolume(live)
     (live / tree).mkdir(parents=True, exist_ok=True)
-    inside, outside = Life(live / tree, seed), Life(live, 1000 + seed)
+    inside, outside = Life(live / tree, seed, of_extents=of_extents), Life(live, 1000 + seed)
     inside.go_on(60)
     filters = rsync_filters(patterns)
     rules = gitignore.parse("\n".join(patterns).encode())
@@ -47,7 +75,7 @@ def test_an_account_of_changes_gives_what_a_full_copy_gives(
             assert tree
             assert number == ROUNDS
             return
-        changes.apply(found, new / tree, new, btrfs_root / "copy", rules)
+        apply_changes.apply(found, new / tree, new, btrfs_root / "copy", rules)
         rsync.copy(new / tree, btrfs_root / f"full-{number}", filters=filters)
         assert account(btrfs_root / "copy") == account(btrfs_root / f"full-{number}"), f"round {number}"
         old = new

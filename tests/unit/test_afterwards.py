@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stackward import afterwards
 from stackward.core.errors import SettingsError
 from stackward.core.model import JobResult, Outcome, StackResult
 from stackward.observe.notice import Channel
 from stackward.runner import ChainResult
+from stackward.week import afterwards
 from stackward.wiring import Appliance, build
 from unit.hosts import SmallHost
 from unit.receivers import free_port, http, receive_gelf_udp, refuses

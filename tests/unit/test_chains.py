@@ -3,11 +3,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from stackward import chains, retrying
 from stackward.core.model import JobResult, Outcome, StackResult
 from stackward.core.week import WEEK
 from stackward.store import Store
 from stackward.tools.locks import Locks
+from stackward.week import chains, retrying
 
 BERLIN = ZoneInfo("Europe/Berlin")
 SATURDAY = datetime(2026, 11, 21, 2, 0, tzinfo=BERLIN)

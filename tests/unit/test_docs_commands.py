@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from stackward import chains
 from stackward.cli.main import VERBS
 from stackward.core.errors import ExitCode
 from stackward.core.week import WEEK
+from stackward.week import chains
 
 _PAGE = (Path(__file__).parents[2] / "docs/commands.md").read_text()
 _FOR_ALL = {"--human", "--json", "--help"}

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from stackward.lookout import Lookout
 from stackward.store import open_in
+from stackward.week.lookout import Lookout
 from unit.hosts import NOW, SmallHost
 from unit.receivers import hangs, http
 

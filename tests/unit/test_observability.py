@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from stackward import afterwards
 from stackward.core.checks import Check
 from stackward.core.model import Container, Outcome, Stack
 from stackward.core.progress import Silent
 from stackward.jobs import observability
 from stackward.tools import http
+from stackward.week import afterwards
 from unit import receivers
 from unit.hosts import NOW, SmallHost
 

@@ -3,9 +3,9 @@ from datetime import timedelta
 
 import pytest
 
-from stackward import timetable
 from stackward.core.model import JobResult, Outcome
 from stackward.tools.locks import Locks
+from stackward.week import timetable
 from stackward.wiring import Appliance
 from unit.hosts import NOW, SmallHost
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackward import afterwards, chains
 from stackward.cli import results
 from stackward.cli.stacks import choose
 from stackward.core.errors import SettingsError
 from stackward.tools.signals import interruptible
+from stackward.week import afterwards, chains
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

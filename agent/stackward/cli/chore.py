@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackward import afterwards
-from stackward.chores import CHORES
 from stackward.cli import results
 from stackward.tools.signals import interruptible
+from stackward.week import afterwards
+from stackward.week.chores import CHORES
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from stackward import timetable
 from stackward.cli.render import outcome_text, table
 from stackward.core.errors import SettingsError
 from stackward.core.units import format_age, parse_duration
+from stackward.week import timetable
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -6,11 +6,11 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from stackward import afterwards, chains, retrying
 from stackward.cli import results
 from stackward.runner import CHANGE
 from stackward.tools import logs
 from stackward.tools.signals import interruptible
+from stackward.week import afterwards, chains, retrying
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from stackward import chains
 from stackward.cli.render import outcome_text, table
 from stackward.cli.results import counted
 from stackward.core.model import display
 from stackward.core.units import format_duration
+from stackward.week import chains
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

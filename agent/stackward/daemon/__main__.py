@@ -10,8 +10,8 @@ import threading
 from stackward import config
 from stackward.core.errors import ExitCode, StackwardError
 from stackward.daemon.loop import Daemon
-from stackward.lookout import Lookout
 from stackward.tools import logs
+from stackward.week.lookout import Lookout
 from stackward.wiring import build
 
 _LOG = logging.getLogger("stackward.daemon")

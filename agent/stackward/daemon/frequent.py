@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from stackward import afterwards, chains
 from stackward.core.errors import BusyError
 from stackward.core.progress import Silent
 from stackward.stacks.memory import Memory
+from stackward.week import afterwards, chains
 
 if TYPE_CHECKING:
     from stackward.config import Settings

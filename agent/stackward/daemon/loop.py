@@ -16,13 +16,13 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from stackward import chains, timetable
 from stackward.core.errors import ExitCode, StackwardError
 from stackward.daemon.scheduler import Scheduler
 from stackward.daemon.workers import Crew, Running, Thread
 from stackward.steps import heartbeat
 from stackward.store import RUN_ID
 from stackward.tools.docker import Docker, DockerError
+from stackward.week import chains, timetable
 from stackward.wiring import build
 
 if TYPE_CHECKING:

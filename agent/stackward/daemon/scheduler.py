@@ -6,12 +6,12 @@ import logging
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from stackward import chains, retrying, timetable
 from stackward.core.errors import ExitCode
 from stackward.daemon.frequent import Frequent
 from stackward.daemon.workers import Crew, Process, Running, Thread, Worker
 from stackward.observe import messages
 from stackward.runner import CHANGE
+from stackward.week import chains, retrying, timetable
 
 if TYPE_CHECKING:
     from stackward.core.agenda import Due

@@ -1,26 +1,20 @@
-"""Copies only what changed: the send stream between two snapshots of a tree's subvolume says where to look.
+"""What the send stream between two snapshots of a subvolume says of a tree: where to look.
 
-What the stream says is used for nothing else. Every path that it mentions, under any name, is looked at in the new snapshot and in
-the day: gone there, it goes here; otherwise it is copied. Whatever was renamed or made as a directory is copied whole, so that
-names which the stream uses on the way to the final ones do not matter. Any doubt is an error, and means a full scan.
+What it says is used for nothing else, but for the extents of large files (in_place), which are compared afterwards.
 """
 
 from __future__ import annotations
 
 import os
-import stat
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from stackward.core import gitignore
-from stackward.steps.day import Day
-from stackward.tools import btrfs, filesystem, manifest, rsync
+from stackward.steps import in_place
 from stackward.tools.sendstream import Command, Kind, SendStreamError
 
 _ATTRIBUTES = frozenset({Kind.SET_XATTR, Kind.REMOVE_XATTR, Kind.CHMOD, Kind.CHOWN, Kind.UTIMES})
 _FRAMES = frozenset({Kind.SUBVOL, Kind.SNAPSHOT})
+_EXTENTS = frozenset({Kind.UPDATE_EXTENT, Kind.WRITE, Kind.CLONE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +24,11 @@ class Changes:
     content: frozenset[bytes]
     attributes: frozenset[bytes]
     whole: frozenset[bytes]  # directories to be looked at with all that is in them
+    extents: Mapping[bytes, Sequence[in_place.Extent]]  # files that changed in these places, and in size
 
     @property
     def paths(self) -> frozenset[bytes]:
-        return self.content | self.attributes | self.whole
-
-
-@dataclass(slots=True)
-class Applied:
-    """What was done in the day: paths that were copied, and those that went with all below them."""
-
-    copied: list[bytes]
-    gone: list[bytes]
-    bytes_changed: int = 0
-    bytes_grown: int = 0  # what the tree's files are larger by, in all
+        return self.content | self.attributes | self.whole | self.extents.keys()
 
 
 def account(commands: Iterable[Command], tree: bytes) -> Changes:
@@ -55,11 +40,17 @@ def account(commands: Iterable[Command], tree: bytes) -> Changes:
     content: set[bytes] = set()
     attributes: set[bytes] = set()
     whole: set[bytes] = set()
+    extents: dict[bytes, list[in_place.Extent]] = {}
     for command in commands:
         if command.kind in _FRAMES:
             continue
         if command.kind in _ATTRIBUTES:
             _note(attributes, command.path, tree)
+        elif command.kind in _EXTENTS or command.kind is Kind.TRUNCATE:
+            if (path := _within(command.path, tree)) is not None:
+                places = extents.setdefault(path, [])
+                if command.kind in _EXTENTS:
+                    _append(places, command.offset, command.size)
         elif command.kind is Kind.RENAME:
             _refuse_way(command.path, tree)
             _refuse_way(command.other, tree)
@@ -72,223 +63,31 @@ def account(commands: Iterable[Command], tree: bytes) -> Changes:
             if command.kind in (Kind.UNLINK, Kind.RMDIR):
                 _refuse_way(command.path, tree)
             _note(content, command.path, tree)
-    return Changes(frozenset(content), frozenset(attributes), frozenset(whole))
-
-
-def apply(
-    changes: Changes,
-    source: Path,
-    subvolume: Path,
-    target: Path,
-    rules: tuple[gitignore.Rule, ...],
-    *,
-    linked: bool = False,
-) -> Applied:
-    """Make `target`, which equals the tree as it was, equal to `source`, the tree in the new snapshot `subvolume`.
-
-    With `linked`, its files are hard links to the last backup's: none is ever written through.
-
-    Raises:
-        CommandError, OSError, SendStreamError: the day's part is not whole.
-    """
-    here, there = os.fsencode(source), os.fsencode(target)
-    content: set[bytes] = set()
-    attributes: set[bytes] = set()
-    gone: list[bytes] = []
-    lost = 0
-    for path in sorted(_topmost(changes)):
-        new, old = _status(here, path), _status(there, path)
-        if new is not None and _left_out(rules, path, stat.S_ISDIR(new.st_mode)):
-            new = None  # what has become of it is left out, and what it was must go
-        if old is not None and (new is None or stat.S_IFMT(new.st_mode) != stat.S_IFMT(old.st_mode)):
-            lost += _remove(there, path)
-            gone.append(path)
-            old = None
-        if new is None:
-            continue
-        if path in changes.whole or (old is None and stat.S_ISDIR(new.st_mode)):
-            if old is not None and path:
-                lost += _remove(there, path)
-                gone.append(path)
-            content.update(_expanded(here, path, rules))
-        elif path in changes.content and not stat.S_ISDIR(new.st_mode):
-            content.add(path)
-        else:
-            attributes.add(path)
-    grown = sum(_size(here, path) - _size(there, path) for path in content)
-    for paths in (content, attributes):  # a new time alone makes rsync write a file anew
-        others = {name for path in paths for name in _other_names(source, subvolume, path)}
-        paths |= {name for name in others if not _left_out(rules, name, is_directory=False)}
-    parted = {path for path in attributes if linked and _unlinked(there, path)}
-    content, attributes = content | parted, attributes - parted
-    attributes |= {os.path.dirname(path) for path in [*content, *gone]} - content
-    moved = _copy(source, target, sorted(content), "--ignore-times") if content else 0
-    attributes = {path for path in attributes if _status(here, path) is not None}
-    moved += _copy(source, target, sorted(attributes - {b""})) if attributes - {b""} else 0
-    if b"" in attributes:
-        _take_attributes(here, there)
-    return Applied(sorted(content | attributes), gone, moved, grown - lost)
-
-
-def section(
-    day: Day, part: str, base: Path, lines: manifest.Sorted, applied: Applied
-) -> tuple[manifest.Section, int, int]:
-    """The part's lines: the last backup's, but for what was applied. Returns them, how many they are, and how many are new."""
-    prefix = os.fsencode(part)
-    edits: list[_Edit] = []
-    for path in applied.gone:
-        name = prefix + b"/" + path
-        edits += [_Edit(name, name + b"\0"), _Edit(name + b"/", name + b"0")]
-    for path in applied.copied:
-        name = prefix + b"/" + path
-        if path and _is_new(day, base, lines, name):
-            digest = manifest.hash_file(os.fsencode(day.path) + b"/" + name)
-            edits.append(_Edit(name, name + b"\0", manifest.format_line(digest, name)))
-    pieces, count = _edited(lines, lines.below(prefix), edits)
-    return manifest.Section(prefix + b"/", pieces), count, sum(bool(edit.line) for edit in edits)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Edit:
-    """The lines from the path `start` up to (without) `end` go; `line` comes in their place."""
-
-    start: bytes
-    end: bytes
-    line: bytes = b""
-
-
-def _is_new(day: Day, base: Path, lines: manifest.Sorted, name: bytes) -> bool:
-    """Whether the day has a regular file there that is not the last backup's, of which its manifest speaks."""
-    found = _status(os.fsencode(day.path), name)
-    if found is None or not stat.S_ISREG(found.st_mode):
-        return False
-    before = _status(os.fsencode(base), name)
-    line = lines.line(lines.find(name))
-    return before is None or before.st_ino != found.st_ino or line is None or line[1] != name
-
-
-def _edited(lines: manifest.Sorted, old: manifest.Extent, edits: list[_Edit]) -> tuple[tuple[manifest.Piece, ...], int]:
-    pieces: list[manifest.Piece] = []
-    count, at = lines.count(old), old.start
-    for edit in sorted(edits):
-        first, after = lines.find(edit.start), lines.find(edit.end)
-        if first > at:
-            pieces.append(manifest.Extent(lines.path, at, first))
-        if after > max(at, first):
-            count -= lines.count(manifest.Extent(lines.path, max(at, first), after))
-        at = max(at, after)
-        if edit.line:
-            pieces.append(edit.line)
-            count += 1
-    if old.end > at:
-        pieces.append(manifest.Extent(lines.path, at, old.end))
-    return tuple(pieces), count
+    return Changes(frozenset(content), frozenset(attributes), frozenset(whole), extents)
 
 
 def _note(paths: set[bytes], path: bytes, tree: bytes) -> None:
+    if (within := _within(path, tree)) is not None:
+        paths.add(within)
+
+
+def _within(path: bytes, tree: bytes) -> bytes | None:
+    """A path relative to the tree; None where it is not in it."""
     if not tree:
-        paths.add(path)
-    elif path == tree:
-        paths.add(b"")
-    elif path.startswith(tree + b"/"):
-        paths.add(path[len(tree) + 1 :])
+        return path
+    if path == tree:
+        return b""
+    return path[len(tree) + 1 :] if path.startswith(tree + b"/") else None
+
+
+def _append(places: list[in_place.Extent], offset: int, size: int) -> None:
+    """Add an extent; one that follows the last makes that longer."""
+    if places and sum(places[-1]) == offset:
+        offset, size = places[-1][0], places[-1][1] + size
+        places.pop()
+    places.append((offset, size))
 
 
 def _refuse_way(path: bytes, tree: bytes) -> None:
     if tree and (tree == path or tree.startswith(path + b"/")):
         raise SendStreamError(f"{os.fsdecode(path)!r} was moved or made anew")
-
-
-def _topmost(changes: Changes) -> Iterator[bytes]:
-    """All paths but those within a directory that is looked at whole."""
-    for path in changes.paths:
-        if not any(parent in changes.whole for parent in _parents(path)):
-            yield path
-
-
-def _parents(path: bytes) -> Iterator[bytes]:
-    while path:
-        path = os.path.dirname(path)
-        yield path
-
-
-def _status(root: bytes, path: bytes) -> os.stat_result | None:
-    try:
-        return os.lstat(root + b"/" + path if path else root)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _unlinked(root: bytes, path: bytes) -> bool:
-    """Take away what is there, unless it is a directory or nothing."""
-    found = _status(root, path)
-    if found is None or stat.S_ISDIR(found.st_mode):
-        return False
-    os.unlink(root + b"/" + path)
-    return True
-
-
-def _size(root: bytes, path: bytes) -> int:
-    found = _status(root, path)
-    return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else 0
-
-
-def _remove(root: bytes, path: bytes) -> int:
-    """Remove a path with all below it. Returns how large its files were."""
-    size = sum(_size(root, name) for name in _expanded(root, path, ()))
-    filesystem.remove_tree(Path(os.fsdecode(root + b"/" + path)))
-    return size
-
-
-def _left_out(rules: tuple[gitignore.Rule, ...], path: bytes, is_directory: bool) -> bool:
-    """Whether the path or a directory on the way to it is excluded."""
-    if not rules or not path:
-        return False
-    way = [(parent, True) for parent in _parents(path) if parent]
-    return any(gitignore.decide(rules, name, is_directory=kind) for name, kind in [*way, (path, is_directory)])
-
-
-def _expanded(root: bytes, path: bytes, rules: tuple[gitignore.Rule, ...]) -> Iterator[bytes]:
-    """A path and, where it is a directory, all that is in it."""
-    yield path
-    directory = root + b"/" + path if path else root
-    if not stat.S_ISDIR(os.lstat(directory).st_mode):
-        return
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            name = path + b"/" + entry.name if path else entry.name
-            if gitignore.decide(rules, name, is_directory=entry.is_dir(follow_symlinks=False)) is True:
-                continue
-            yield from _expanded(root, name, rules)
-
-
-def _other_names(source: Path, subvolume: Path, path: bytes) -> Iterator[bytes]:
-    """The other names, within the tree, of a file with several: they are copied together, or they would part."""
-    found = os.lstat(os.fsencode(source) + b"/" + path)
-    if not stat.S_ISDIR(found.st_mode) and found.st_nlink > 1:
-        for name in btrfs.names_of_inode(subvolume, found.st_ino):
-            if source in name.parents:
-                yield os.fsencode(name.relative_to(source))
-
-
-def _take_attributes(source: bytes, target: bytes) -> None:
-    """The tree's own directory gets owner, mode, times, xattrs and ACLs (named to rsync it would mean its content too)."""
-    status = os.stat(source)
-    wanted = {name: os.getxattr(source, name) for name in os.listxattr(source)}
-    for name in os.listxattr(target):
-        if name not in wanted:
-            os.removexattr(target, name)
-    os.chown(target, status.st_uid, status.st_gid)
-    for name, value in wanted.items():
-        os.setxattr(target, name, value)
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _copy(source: Path, target: Path, paths: Sequence[bytes], *more: str) -> int:
-    with tempfile.NamedTemporaryFile(prefix="stackward-") as names:
-        names.write(b"".join(b"./" + path + b"\0" for path in paths))
-        names.flush()
-        extra = (f"--files-from={names.name}", "--from0", *more)
-        transfer = rsync.copy(source, target, delete=False, extra=extra)
-    return transfer.bytes_changed

@@ -12,7 +12,7 @@ from stackward.core import artifacts, gitignore
 from stackward.core.errors import StackwardError
 from stackward.core.index import TreeEntry
 from stackward.core.patterns import rsync_filters
-from stackward.steps import changes, copying
+from stackward.steps import apply_changes, changes, copying
 from stackward.steps.day import Day
 from stackward.steps.sources import Source
 from stackward.tools import btrfs, filesystem, manifest, process, rsync, sendstream
@@ -24,7 +24,7 @@ class TreeCopy:
 
     transfer: rsync.Transfer
     scan: str
-    applied: changes.Applied | None = None
+    applied: apply_changes.Applied | None = None
 
 
 def short(name: str) -> str:
@@ -66,7 +66,7 @@ def section(day: Day, relative: str, base: Path | None, made: TreeCopy) -> tuple
     """The tree's manifest lines, how many they are, and how many are new."""
     if made.applied is not None and base is not None:
         lines = manifest.Sorted(base / artifacts.MANIFEST)
-        return changes.section(day, relative, base, lines, made.applied)
+        return apply_changes.section(day, relative, base, lines, made.applied)
     return copying.section(day, relative, base)
 
 
@@ -143,7 +143,7 @@ def _by_changes(
     relative = str(source.tree.artifact_path)
     if not day.subvolume:
         day.fill(relative, base)
-    applied = changes.apply(found, read_from, snapshot, day.place(relative), rules, linked=not day.subvolume)
+    applied = apply_changes.apply(found, read_from, snapshot, day.place(relative), rules, linked=not day.subvolume)
     transfer = rsync.Transfer(
         files=0,
         files_changed=len(applied.copied),

@@ -20,6 +20,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
 _SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: the root directory of every subvolume
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -118,6 +120,14 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_path(path.parent)
+
+
+def punch_hole(descriptor: int, offset: int, size: int) -> None:
+    """Make a range of an open file a hole: it reads as zeros and takes no space (fallocate(2)); the size stays."""
+    how = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+    if _LIBC.fallocate(descriptor, how, ctypes.c_int64(offset), ctypes.c_int64(size)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def exchange(one: Path, other: Path) -> bool:

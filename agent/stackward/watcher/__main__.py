@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 
-from stackward import config, timetable
+from stackward import config
 from stackward.core.errors import ExitCode, StackwardError
 from stackward.tools import logs
 from stackward.watcher.containers import HEALTH, Containers
 from stackward.watcher.directories import Directories
+from stackward.week import timetable
 
 _LOG = logging.getLogger("stackward.watcher")
 

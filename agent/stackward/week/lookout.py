@@ -12,17 +12,17 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from stackward import afterwards
 from stackward.core.errors import StackwardError
 from stackward.observe import messages
 from stackward.tools.process import Background
+from stackward.week import afterwards
 from stackward.wiring import build
 
 if TYPE_CHECKING:
     from stackward.config import Settings
     from stackward.wiring import Appliance
 
-_LOG = logging.getLogger("stackward.lookout")
+_LOG = logging.getLogger("stackward.week.lookout")
 
 LOOK_SECONDS = 120.0
 TICK_SECONDS = 5.0

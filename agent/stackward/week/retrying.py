@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackward import chains
 from stackward.core.model import Outcome
 from stackward.core.retries import Failure, next_retry
+from stackward.week import chains
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackward.chores import CHORES
 from stackward.core import week
 from stackward.core.errors import StackwardError
 from stackward.core.model import JobResult, Outcome
 from stackward.jobs import backup_config, backup_data, prune, verify
 from stackward.runner import READS_BACKUPS, WRITES_BACKUPS, ChainResult, RunContext, Step
 from stackward.steps import kept
+from stackward.week.chores import CHORES
 
 if TYPE_CHECKING:
     from stackward.core.progress import Progress

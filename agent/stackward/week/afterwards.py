@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from stackward import chains
 from stackward.core import week
 from stackward.core.errors import SettingsError, StackwardError
 from stackward.core.model import JobResult, Outcome
@@ -21,6 +20,7 @@ from stackward.observe import gelf, messages, metrics, push
 from stackward.observe.notice import Changes, Channel, Message
 from stackward.steps import delivery, view
 from stackward.store.alerts import Standing
+from stackward.week import chains
 
 if TYPE_CHECKING:
     from stackward.runner import ChainResult

@@ -1,0 +1,281 @@
+"""Copies only what changed: brings a copy of what a tree was to what it is, and the last manifest's lines with it.
+
+Every path that the account of changes mentions, under any name, is looked at in the new snapshot and in the day: gone there,
+it goes here; otherwise it is copied. Whatever was renamed or made as a directory is copied whole, so that names which the stream
+uses on the way to the final ones do not matter. Any doubt is an error, and means a full scan.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stackward.core import gitignore
+from stackward.steps import in_place
+from stackward.steps.changes import Changes
+from stackward.steps.day import Day
+from stackward.tools import btrfs, filesystem, manifest, rsync
+
+
+@dataclass(slots=True)
+class Applied:
+    """What was done in the day: paths that were copied, and those that went with all below them."""
+
+    copied: list[bytes]
+    gone: list[bytes]
+    digests: dict[bytes, str]  # of files that were written in place: the SHA-256 of each, in hex
+    bytes_changed: int = 0
+    bytes_grown: int = 0  # what the tree's files are larger by, in all
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to be done with the paths of a tree. What must go first, already has."""
+
+    content: set[bytes] = field(default_factory=set)
+    attributes: set[bytes] = field(default_factory=set)
+    in_place: list[bytes] = field(default_factory=list)
+    gone: list[bytes] = field(default_factory=list)
+    lost: int = 0  # bytes that went with it
+
+
+def apply(
+    changes: Changes,
+    source: Path,
+    subvolume: Path,
+    target: Path,
+    rules: tuple[gitignore.Rule, ...],
+    *,
+    linked: bool = False,
+) -> Applied:
+    """Make `target`, which equals the tree as it was, equal to `source`, the tree in the new snapshot `subvolume`.
+
+    With `linked`, its files are hard links to the last backup's: none is ever written through.
+
+    Raises:
+        CommandError, OSError, SendStreamError: the day's part is not whole.
+    """
+    here, there = os.fsencode(source), os.fsencode(target)
+    plan = _cleared(changes, here, there, rules, linked=linked)
+    grown = sum(_size(here, path) - _size(there, path) for path in [*plan.content, *plan.in_place])
+    digests: dict[bytes, str] = {}
+    try:
+        written = _rewrite(changes, plan, here, there, digests)
+        for paths in (plan.content, plan.attributes):  # a new time alone makes rsync write a file anew
+            others = {name for path in paths for name in _other_names(source, subvolume, path)}
+            paths |= {name for name in others if not _left_out(rules, name, is_directory=False)}
+        parted = {path for path in plan.attributes if linked and _unlinked(there, path)}
+        content, attributes = plan.content | parted, plan.attributes - parted
+        attributes |= {os.path.dirname(path) for path in [*content, *plan.gone]} - content | digests.keys()
+        written += _copy(source, target, sorted(content), "--ignore-times") if content else 0
+        attributes = {path for path in attributes if _status(here, path) is not None}
+        written += _copy(source, target, sorted(attributes - {b""})) if attributes - {b""} else 0
+    except BaseException:
+        for path in digests:  # a full scan would take them for files that were not written since the last backup
+            os.utime(there + b"/" + path)
+        raise
+    if b"" in attributes:
+        _take_attributes(here, there)
+    return Applied(sorted(content | attributes), plan.gone, digests, written, grown - plan.lost)
+
+
+def _rewrite(changes: Changes, plan: _Plan, here: bytes, there: bytes, digests: dict[bytes, str]) -> int:
+    """Write in place what is to be; each file is in `digests` once it is done. Returns how many bytes were written."""
+    written = 0
+    for path in plan.in_place:
+        places = changes.extents.get(path, ())
+        digests[path], size = in_place.rewrite(here + b"/" + path, there + b"/" + path, places)
+        written += size
+    return written
+
+
+def _cleared(changes: Changes, here: bytes, there: bytes, rules: tuple[gitignore.Rule, ...], *, linked: bool) -> _Plan:
+    """Remove what is gone or is replaced from `there`, and tell what else is to be done."""
+    plan = _Plan()
+    for path in sorted(_topmost(changes)):
+        new, old = _status(here, path), _status(there, path)
+        if new is not None and _left_out(rules, path, stat.S_ISDIR(new.st_mode)):
+            new = None  # what has become of it is left out, and what it was must go
+        whole = path in changes.whole
+        if old is not None and (
+            new is None or stat.S_IFMT(new.st_mode) != stat.S_IFMT(old.st_mode) or (whole and path)
+        ):
+            plan.lost += _remove(there, path)
+            plan.gone.append(path)
+            old = None
+        if new is None:
+            continue
+        if whole or (old is None and stat.S_ISDIR(new.st_mode)):
+            plan.content.update(_expanded(here, path, rules))
+        elif old is not None and not linked and _goes_in_place(changes, path, new, old):
+            plan.in_place.append(path)
+        elif (path in changes.content or path in changes.extents) and not stat.S_ISDIR(new.st_mode):
+            plan.content.add(path)
+        else:
+            plan.attributes.add(path)
+    return plan
+
+
+def section(
+    day: Day, part: str, base: Path, lines: manifest.Sorted, applied: Applied
+) -> tuple[manifest.Section, int, int]:
+    """The part's lines: the last backup's, but for what was applied. Returns them, how many they are, and how many are new."""
+    prefix = os.fsencode(part)
+    edits: list[_Edit] = []
+    for path in applied.gone:
+        name = prefix + b"/" + path
+        edits += [_Edit(name, name + b"\0"), _Edit(name + b"/", name + b"0")]
+    for path in applied.copied:
+        name = prefix + b"/" + path
+        if path in applied.digests or (path and _is_new(day, base, lines, name)):
+            digest = applied.digests.get(path) or manifest.hash_file(os.fsencode(day.path) + b"/" + name)
+            edits.append(_Edit(name, name + b"\0", manifest.format_line(digest, name)))
+    pieces, count = _edited(lines, lines.below(prefix), edits)
+    return manifest.Section(prefix + b"/", pieces), count, sum(bool(edit.line) for edit in edits)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Edit:
+    """The lines from the path `start` up to (without) `end` go; `line` comes in their place."""
+
+    start: bytes
+    end: bytes
+    line: bytes = b""
+
+
+def _is_new(day: Day, base: Path, lines: manifest.Sorted, name: bytes) -> bool:
+    """Whether the day has a regular file there that is not the last backup's, of which its manifest speaks."""
+    found = _status(os.fsencode(day.path), name)
+    if found is None or not stat.S_ISREG(found.st_mode):
+        return False
+    before = _status(os.fsencode(base), name)
+    line = lines.line(lines.find(name))
+    return before is None or before.st_ino != found.st_ino or line is None or line[1] != name
+
+
+def _edited(lines: manifest.Sorted, old: manifest.Extent, edits: list[_Edit]) -> tuple[tuple[manifest.Piece, ...], int]:
+    pieces: list[manifest.Piece] = []
+    count, at = lines.count(old), old.start
+    for edit in sorted(edits):
+        first, after = lines.find(edit.start), lines.find(edit.end)
+        if first > at:
+            pieces.append(manifest.Extent(lines.path, at, first))
+        if after > max(at, first):
+            count -= lines.count(manifest.Extent(lines.path, max(at, first), after))
+        at = max(at, after)
+        if edit.line:
+            pieces.append(edit.line)
+            count += 1
+    if old.end > at:
+        pieces.append(manifest.Extent(lines.path, at, old.end))
+    return tuple(pieces), count
+
+
+def _goes_in_place(changes: Changes, path: bytes, new: os.stat_result, old: os.stat_result) -> bool:
+    """Whether it is a large file that is still the same one, and changed in places or in its time."""
+    return (
+        path not in changes.content
+        and stat.S_ISREG(new.st_mode)
+        and new.st_size >= in_place.SMALLEST_BYTES
+        and new.st_nlink == old.st_nlink == 1
+        and (path in changes.extents or new.st_mtime_ns != old.st_mtime_ns)
+    )
+
+
+def _topmost(changes: Changes) -> Iterator[bytes]:
+    """All paths but those within a directory that is looked at whole."""
+    for path in changes.paths:
+        if not any(parent in changes.whole for parent in _parents(path)):
+            yield path
+
+
+def _parents(path: bytes) -> Iterator[bytes]:
+    while path:
+        path = os.path.dirname(path)
+        yield path
+
+
+def _status(root: bytes, path: bytes) -> os.stat_result | None:
+    try:
+        return os.lstat(root + b"/" + path if path else root)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _unlinked(root: bytes, path: bytes) -> bool:
+    """Take away what is there, unless it is a directory or nothing."""
+    found = _status(root, path)
+    if found is None or stat.S_ISDIR(found.st_mode):
+        return False
+    os.unlink(root + b"/" + path)
+    return True
+
+
+def _size(root: bytes, path: bytes) -> int:
+    found = _status(root, path)
+    return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else 0
+
+
+def _remove(root: bytes, path: bytes) -> int:
+    """Remove a path with all below it. Returns how large its files were."""
+    size = sum(_size(root, name) for name in _expanded(root, path, ()))
+    filesystem.remove_tree(Path(os.fsdecode(root + b"/" + path)))
+    return size
+
+
+def _left_out(rules: tuple[gitignore.Rule, ...], path: bytes, is_directory: bool) -> bool:
+    """Whether the path or a directory on the way to it is excluded."""
+    if not rules or not path:
+        return False
+    way = [(parent, True) for parent in _parents(path) if parent]
+    return any(gitignore.decide(rules, name, is_directory=kind) for name, kind in [*way, (path, is_directory)])
+
+
+def _expanded(root: bytes, path: bytes, rules: tuple[gitignore.Rule, ...]) -> Iterator[bytes]:
+    """A path and, where it is a directory, all that is in it."""
+    yield path
+    directory = root + b"/" + path if path else root
+    if not stat.S_ISDIR(os.lstat(directory).st_mode):
+        return
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            name = path + b"/" + entry.name if path else entry.name
+            if gitignore.decide(rules, name, is_directory=entry.is_dir(follow_symlinks=False)) is True:
+                continue
+            yield from _expanded(root, name, rules)
+
+
+def _other_names(source: Path, subvolume: Path, path: bytes) -> Iterator[bytes]:
+    """The other names, within the tree, of a file with several: they are copied together, or they would part."""
+    found = os.lstat(os.fsencode(source) + b"/" + path)
+    if not stat.S_ISDIR(found.st_mode) and found.st_nlink > 1:
+        for name in btrfs.names_of_inode(subvolume, found.st_ino):
+            if source in name.parents:
+                yield os.fsencode(name.relative_to(source))
+
+
+def _take_attributes(source: bytes, target: bytes) -> None:
+    """The tree's own directory gets owner, mode, times, xattrs and ACLs (named to rsync it would mean its content too)."""
+    status = os.stat(source)
+    wanted = {name: os.getxattr(source, name) for name in os.listxattr(source)}
+    for name in os.listxattr(target):
+        if name not in wanted:
+            os.removexattr(target, name)
+    os.chown(target, status.st_uid, status.st_gid)
+    for name, value in wanted.items():
+        os.setxattr(target, name, value)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _copy(source: Path, target: Path, paths: Sequence[bytes], *more: str) -> int:
+    with tempfile.NamedTemporaryFile(prefix="stackward-") as names:
+        names.write(b"".join(b"./" + path + b"\0" for path in paths))
+        names.flush()
+        extra = (f"--files-from={names.name}", "--from0", *more)
+        transfer = rsync.copy(source, target, delete=False, extra=extra)
+    return transfer.bytes_changed
