@@ -55,7 +55,9 @@ class Host:
         self.stacks[name] = stack
         return stack
 
-    def back_up(self, now: datetime = NIGHT, *only: str, crash_point: str = "", full_scan: bool = False) -> JobResult:
+    def back_up(
+        self, now: datetime = NIGHT, *only: str, crash_point: str = "", full_scan: bool = False, dry_run: bool = False
+    ) -> JobResult:
         return backup_data.run(
             settings=replace(self.settings, crash_point=crash_point),
             store=self.store,
@@ -68,6 +70,7 @@ class Host:
             clock=lambda: now,
             run_id=now.strftime("%Y%m%d%H%M%S"),
             progress=Silent(),
+            dry_run=dry_run,
         )
 
     def listed(self) -> list[str]:
@@ -570,3 +573,21 @@ def test_a_kill_leaves_the_old_days_or_the_new_one_whole(host: Host, volume: Pat
         ["20261123020000"] * 2,
     )  # what the next backup compares with, of each stack one; nothing of a dead run
     assert (host.settings.backup_root / "data-2026-11-23/a/file").read_text() == "second"
+
+
+def test_a_dry_run_foretells_how_each_tree_will_be_looked_at(host: Host, volume: Path, tmp_path: Path) -> None:
+    host.stack("shop", volume / "shop" / "data", tmp_path / "live")
+    nights = [NIGHT + timedelta(days=number) for number in range(3)]
+
+    def foretold_and_done(now: datetime, *, full_scan: bool = False) -> tuple[list[str], list[str]]:
+        [stack] = host.back_up(now, dry_run=True, full_scan=full_scan).details["stacks"]
+        done = host.back_up(now, full_scan=full_scan)
+        return [tree["why"] for tree in stack["trees"]], list(done.details["scans"].values())
+
+    assert [sorted(whys) for whys in foretold_and_done(nights[0])] == [
+        ["it is its first backup", "it is not on the volume"]
+    ] * 2
+    assert [sorted(whys) for whys in foretold_and_done(nights[1])] == [["", "it is not on the volume"]] * 2
+    assert [sorted(whys) for whys in foretold_and_done(nights[2], full_scan=True)] == [
+        ["a full scan was asked for"] * 2
+    ] * 2

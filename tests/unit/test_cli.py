@@ -176,6 +176,22 @@ def test_a_dry_run_changes_nothing(capsys, host, stack):
     assert called(capsys, "runs")[1] == []
 
 
+def test_a_dry_run_shows_people_what_would_be_copied_and_how(capsys, stack):
+    compose = (stack / "compose.yaml").read_text()
+    hooks = ", stackward.backup.pre: sync, stackward.backup.dump: postgres}"
+    (stack / "compose.yaml").write_text(compose.replace("}", hooks).replace('"]', '", "./new:/new"]'))
+    lines = [line.strip() for line in called(capsys, "backup", "--dry-run", "--human")[1].splitlines()]
+    assert f"{stack}/data → shop: full scan: it is not on the volume" in lines
+    assert any(line.endswith("copied live, then again while quiesced") for line in lines)
+    assert f"{stack}/new: not copied: it does not exist yet" in lines
+    assert "nothing would stand still: no running container has to" in lines
+    assert "pre hook of web: sync" in lines
+    assert "dump of web: postgres" in lines
+    assert "nothing to remove" in lines
+    asked = called(capsys, "backup", "--dry-run", "--human", "--full-scan")[1]
+    assert "shop: full scan: a full scan was asked for" in asked
+
+
 def test_a_stack_that_is_none_gets_the_nearest(capsys, stack):
     code, _, err = called(capsys, "backup", "shpo")
     assert code == 2

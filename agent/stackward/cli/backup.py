@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stackward.cli import results
+from stackward.cli import prune, results
 from stackward.cli.stacks import choose
 from stackward.core.errors import SettingsError
+from stackward.core.model import display
 from stackward.tools.signals import interruptible
 from stackward.week import afterwards, chains
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+
+    from rich.console import Console
 
     from stackward.cli.context import Context
+    from stackward.core.model import JobResult
 
 # Flags that older cron lines carry: what they ask for is not there yet, and must not seem done.
 _NOT_YET = {
@@ -69,4 +74,35 @@ def run(arguments: Namespace, context: Context) -> int:
         if not arguments.dry_run:
             for warning in afterwards.report(appliance, result, trigger="cli", **sent):
                 progress.warn(warning)
-    return results.show_chain(context.output, result)
+    return results.show_chain(context.output, result, _draw_plan if arguments.dry_run else results.draw)
+
+
+def _draw_plan(console: Console, job: str, result: JobResult) -> None:
+    """What a step would do."""
+    if job == "prune":
+        prune.draw(console, result)
+        return
+    results.draw(console, job, result)
+    for stack in result.details.get("stacks", ()) if job == "backup-data" else ():
+        base = f", unchanged files shared with {stack['base']}" if stack["base"] else ""
+        console.print(f"  {stack['stack']} → {result.details['artifact']}{base}")
+        for line in _plan_lines(stack):
+            console.print(f"    {line}")
+
+
+def _plan_lines(stack: dict[str, Any]) -> Iterator[str]:
+    for tree in stack["trees"]:
+        how = f"{tree['how']}: {tree['why']}" if tree["why"] else tree["how"]
+        yield f"{tree['path']}{f' → {to}' if (to := tree['to']) else ''}: {how}"
+        if tree["from"]:
+            yield f"  {tree['from']}"
+    for word in ("stop", "pause"):
+        if stack[word]:
+            yield f"would {word} and let go on: {', '.join(stack[word])} ({stack['why']})"
+    if not stack["stop"] and not stack["pause"]:
+        yield f"nothing would stand still: {stack['why']}"
+    for hook in stack["hooks"]:
+        yield f"{hook['when']} hook of {hook['service']}: {display(hook['command'])}"
+    for dump in stack["dumps"]:
+        path = f" {display(dump['path'])}" if dump["path"] else ""
+        yield f"dump of {dump['service']}: {dump['kind']}{path}"

@@ -49,11 +49,12 @@ def run(arguments: Namespace, context: Context) -> int:
             progress=progress,
             dry_run=arguments.dry_run,
         )
-    context.output.show(results.document("prune", result), lambda console: _draw(console, result))
+    context.output.show(results.document("prune", result), lambda console: draw(console, result))
     return exit_code(result)
 
 
-def _draw(console: Console, result: JobResult) -> None:
+def draw(console: Console, result: JobResult) -> None:
+    """The result, and what went; of a dry run also why each backup would stay or go."""
     results.draw(console, "prune", result)
     details = result.details
     if details.get("dry_run"):

@@ -13,7 +13,7 @@ from stackward.core.units import format_bytes, format_duration
 from stackward.runner import exit_code
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
@@ -43,22 +43,6 @@ def show(output: Output, job: str, result: JobResult) -> ExitCode:
     return exit_code(result)
 
 
-def show_chain(output: Output, result: ChainResult) -> ExitCode:
-    """Print each step's result, and what they come to; returns the chain's exit code."""
-    whole = {
-        "outcome": result.outcome.value,
-        "exit_code": int(result.exit_code),
-        "steps": [document(job, step) for job, step in result.steps],
-    }
-
-    def human(console: Console) -> None:
-        for job, step in result.steps:
-            draw(console, job, step)
-
-    output.show(whole, human)
-    return result.exit_code
-
-
 def draw(console: Console, job: str, result: JobResult) -> None:
     """A heading with the outcome, the reasons, a line per stack."""
     named = ", ".join(map(display, result.artifacts))
@@ -70,6 +54,24 @@ def draw(console: Console, job: str, result: JobResult) -> None:
         console.print(f"  {reason}")
     if result.stacks:
         console.print(table("", ("  stack", "outcome", "size", "standstill", "why"), map(_row, result.stacks)))
+
+
+def show_chain(
+    output: Output, result: ChainResult, drawn: Callable[[Console, str, JobResult], None] = draw
+) -> ExitCode:
+    """Print each step's result, and what they come to; returns the chain's exit code."""
+    whole = {
+        "outcome": result.outcome.value,
+        "exit_code": int(result.exit_code),
+        "steps": [document(job, step) for job, step in result.steps],
+    }
+
+    def human(console: Console) -> None:
+        for job, step in result.steps:
+            drawn(console, job, step)
+
+    output.show(whole, human)
+    return result.exit_code
 
 
 def counted(counts: Counts) -> str:

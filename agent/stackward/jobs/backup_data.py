@@ -21,7 +21,7 @@ from stackward.core.errors import Interrupted, SettingsError, StackwardError
 from stackward.core.index import Index, StackEntry
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
-from stackward.steps import backup_root, catalog, quiesce, sources
+from stackward.steps import backup_plan, backup_root, catalog, sources
 from stackward.steps import day as days
 from stackward.steps.stack_backup import Base, LostTreeError, Means, Part, back_up
 from stackward.steps.undo import Undo
@@ -76,7 +76,7 @@ def run(
     """
     if dry_run:
         backup_root.require(settings)
-        return _described(make_plan(settings, store, stacks, only, now), settings)
+        return _described(make_plan(settings, store, stacks, only, now), settings, full_scan=full_scan)
     backup_root.claim(settings, now)
     backup_root.clean_incoming(settings)
     plan = make_plan(settings, store, stacks, only, now)
@@ -308,23 +308,12 @@ def _result(plan: Plan, done: _Run) -> JobResult:
     )
 
 
-def _described(plan: Plan, settings: Settings) -> JobResult:
-    """The plan in words that `--dry-run` prints; nothing was touched."""
+def _described(plan: Plan, settings: Settings, *, full_scan: bool) -> JobResult:
+    """The plan that `--dry-run` prints; nothing was touched."""
     table = filesystem.mounts()
-    steps = []
-    for stack in plan.make:
-        chosen = sources.plan(stack.covered_trees, settings.volume, table)
-        still = quiesce.plan(stack, chosen.one_snapshot, stack.covered_trees)
-        base = plan.bases.get(stack.name)
-        steps.append(
-            {
-                "stack": display(stack.name),
-                "trees": {display(source.tree.path): source.reason for source in chosen.sources},
-                "pause": [container.name for container in still.pause],
-                "stop": [container.name for container in still.stop],
-                "why": still.reason,
-                "base": base.path.name if base else None,
-            }
-        )
+    steps = [
+        backup_plan.describe(stack, plan.bases.get(stack.name), plan.day_base, settings, table, full_scan=full_scan)
+        for stack in plan.make
+    ]
     details = {"artifact": plan.name, "stacks": steps, "carried": [display(name) for name in plan.carried]}
     return JobResult(Outcome.OK, ("nothing was done: this is the plan",), plan.skip, details=details)

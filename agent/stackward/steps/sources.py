@@ -66,7 +66,7 @@ def snapshots_home(volume: Path, keep: set[str]) -> Iterator[Path]:
 
     On entry and on leaving it holds those that `keep` names (the caller may change it meanwhile), and no others.
     """
-    home = _home(volume)
+    home = home_of(volume)
     if not (volume / OURS).exists():
         btrfs.create_subvolume(volume / OURS)
     home.mkdir(mode=0o700, exist_ok=True)
@@ -79,10 +79,11 @@ def snapshots_home(volume: Path, keep: set[str]) -> Iterator[Path]:
 
 def has_home(volume: Path) -> bool:
     """Whether a backup was ever read from snapshots there; some may be left."""
-    return _home(volume).is_dir()
+    return home_of(volume).is_dir()
 
 
-def _home(volume: Path) -> Path:
+def home_of(volume: Path) -> Path:
+    """Where snapshots for backups are on a volume, or would be."""
     return volume / OURS / "backup"
 
 

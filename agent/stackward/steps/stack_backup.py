@@ -20,7 +20,7 @@ from stackward.core.index import DumpEntry, StackEntry, TreeEntry
 from stackward.core.model import Counts, Stack, Tree
 from stackward.core.patterns import rsync_filters
 from stackward.core.progress import Progress
-from stackward.steps import copying, crashpoints, dumps, hooks, kept, quiesce, sources, tree_backup
+from stackward.steps import copying, crashpoints, dumps, hooks, quiesce, sources, tree_backup
 from stackward.steps.day import Day
 from stackward.steps.tree_backup import TreeCopy
 from stackward.steps.undo import Undo
@@ -193,21 +193,13 @@ def _stand_still(
             means.reach("data-snapshot")
         for source in chosen.live:
             relative = str(source.tree.artifact_path)
-            filters = rsync_filters(_patterns(means, stack, source.tree))
+            filters = rsync_filters(tree_backup.left_out(source.tree, stack, means.settings.volume))
             again = copying.second_pass(day, source.tree.path, relative, filters, lambda: still.remaining)
             if again is not None:
                 work.trees[relative] = TreeCopy(again, scan=work.trees[relative].scan)
         quiesce.require_still(means.docker, stack, chosen.one_snapshot, trees)
     work.standstill_seconds = still.seconds or 0.0
     return taken
-
-
-def _patterns(means: Means, stack: Stack, tree: Tree) -> tuple[str, ...]:
-    """What is left out of the tree, as git reads it: what a restore keeps for its undoing, and what the labels say."""
-    ours = [f"{kept.KEPT}/", f"*{kept.UNDONE}"]
-    if tree.path == means.settings.volume:
-        ours += [f"/{sources.OURS}", f"/{sources.NIGHTLY}"]
-    return (*ours, *stack.policy.exclude)
 
 
 def _copy(
@@ -228,7 +220,7 @@ def _copy(
         snapshot=taken.get(source.subvolume) if source.subvolume else None,
         base=base.path if base else None,
         before=before,
-        patterns=_patterns(means, stack, source.tree),
+        patterns=tree_backup.left_out(source.tree, stack, means.settings.volume),
         full_scan=means.full_scan,
         on_progress=advance,
     )
@@ -257,7 +249,11 @@ def _finish(
         nested = any(subvolume.nested for subvolume in chosen.subvolumes if subvolume.root == source.subvolume)
         serves = source.subvolume is not None and not nested  # as the next backup's old snapshot
         snapshot = taken[source.subvolume] if source.subvolume is not None and serves else None
-        entries.append(tree_backup.entry(source, made, files, before, snapshot, _patterns(means, stack, source.tree)))
+        entries.append(
+            tree_backup.entry(
+                source, made, files, before, snapshot, tree_backup.left_out(source.tree, stack, means.settings.volume)
+            )
+        )
     if work.dumps:
         section, files, new = copying.section(day, f"{artifacts.DUMPS}/{stack.name}", None)
         sections.append(section)

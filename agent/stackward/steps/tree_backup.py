@@ -11,11 +11,14 @@ from pathlib import Path
 from stackward.core import artifacts, gitignore
 from stackward.core.errors import StackwardError
 from stackward.core.index import TreeEntry
+from stackward.core.model import Stack, Tree
 from stackward.core.patterns import rsync_filters
-from stackward.steps import apply_changes, changes, copying
+from stackward.steps import apply_changes, changes, copying, kept, sources
 from stackward.steps.day import Day
 from stackward.steps.sources import Source
 from stackward.tools import btrfs, filesystem, manifest, process, rsync, sendstream
+
+ASKED_FOR = "a full scan was asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,14 @@ class TreeCopy:
 def short(name: str) -> str:
     """A stack's name as part of a snapshot's: whatever the name is, this is a file name."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+
+
+def left_out(tree: Tree, stack: Stack, volume: Path) -> tuple[str, ...]:
+    """What of the tree is left out, as git reads it: what a restore keeps for its undoing, and what the labels say."""
+    ours = [f"{kept.KEPT}/", f"*{kept.UNDONE}"]
+    if tree.path == volume:
+        ours += [f"/{sources.OURS}", f"/{sources.NIGHTLY}"]
+    return (*ours, *stack.policy.exclude)
 
 
 def copy(
@@ -50,7 +61,12 @@ def copy(
         StackwardError, OSError: it is not.
     """
     relative = str(source.tree.artifact_path)
-    why = "a full scan was asked for" if full_scan else _doubt(day, source, snapshot, base, before, patterns)
+    why = ASKED_FOR if full_scan else ""
+    if not why:
+        nested = snapshot is not None and bool(btrfs.nested_subvolumes(snapshot))
+        home = snapshot.parent if snapshot is not None else None
+        elsewhere = day.subvolume and day.origin != base
+        why = doubt(source, home, base, before, patterns, elsewhere=elsewhere, nested=nested)
     if not why and snapshot is not None and base is not None and before is not None and source.subvolume is not None:
         try:
             return _by_changes(day, source, source.subvolume, read_from, snapshot, base, before, patterns)
@@ -97,31 +113,37 @@ def entry(
     )
 
 
-def _doubt(
-    day: Day,
+def doubt(
     source: Source,
-    snapshot: Path | None,
+    home: Path | None,
     base: Path | None,
     before: TreeEntry | None,
     patterns: Sequence[str],
+    *,
+    elsewhere: bool,
+    nested: bool,
 ) -> str:
-    """Why the account of what changed would not do, or ""."""
-    if snapshot is None:
+    """Why the account of what changed would not do, or "".
+
+    `home` has the snapshots that backups are read from, None where the tree cannot be snapshotted; `elsewhere`: the day
+    begins as a snapshot of another backup than `base`; `nested`: there are subvolumes in the tree's.
+    """
+    if home is None or source.subvolume is None:
         return "it is not on the volume"
     if base is None or before is None:
         return "it is its first backup"
     doubts = {
-        "the day did not begin as a snapshot of its last backup": day.subvolume and day.origin != base,
-        "the snapshot of its last backup is not there": not _is_there(snapshot, before),
+        "the day did not begin as a snapshot of its last backup": elsewhere,
+        "the snapshot of its last backup is not there": not _is_there(home, before),
         "it has moved": before.real_path != str(source.tree.path),
         "what is left out has changed": tuple(before.left_out) != tuple(patterns),
-        "subvolumes are nested in it": bool(btrfs.nested_subvolumes(snapshot)),
+        "subvolumes are nested in it": nested,
     }
     return next((why for why, holds in doubts.items() if holds), "")
 
 
-def _is_there(snapshot: Path, before: TreeEntry) -> bool:
-    return bool(before.snapshot_name) and filesystem.is_subvolume(snapshot.with_name(before.snapshot_name))
+def _is_there(home: Path, before: TreeEntry) -> bool:
+    return bool(before.snapshot_name) and filesystem.is_subvolume(home / before.snapshot_name)
 
 
 def _by_changes(
