@@ -94,10 +94,49 @@ def test_find_leads_to_restore(host, capsys):
     assert (host / "docker" / "shop" / "data" / "file").read_text() == "then"
 
 
-@pytest.mark.parametrize("option", [("--to", "/srv/look"), ("--from", "2026-11-03")])
-def test_an_undo_with_options_that_it_cannot_heed_undoes_nothing(host, capsys, option):
-    for what in ("shop", "config"):
-        assert called(capsys, "restore", what, "--undo", *option)[0] == ExitCode.USAGE
+@pytest.mark.parametrize(
+    "words",
+    [
+        *((what, *option) for what in ("shop", "config") for option in (("--to", "/srv"), ("--from", "2026-11-03"))),
+        ("shop:file",),
+        ("config", "shop"),
+        ("config", "--missing"),
+    ],
+)
+def test_an_undo_with_words_that_it_cannot_heed_undoes_nothing(host, capsys, words):
+    code, _, err = called(capsys, "restore", *words, "--undo")
+    assert code == ExitCode.USAGE
+    assert "HINT: `stackward restore" in err
+
+
+def test_an_undo_says_which_restore_it_takes_back_and_what_it_would(host, capsys):
+    compose = host / "docker" / "shop" / "compose.yaml"
+    (host / "docker" / "shop" / "data" / "file").unlink()
+    assert called(capsys, "restore", "shop:file")[0] == ExitCode.OK
+    assert called(capsys, "restore", "config", "shop")[0] == ExitCode.OK
+    rows = {row["job"]: row for row in called(capsys, "runs")[1]}
+
+    for what, job, named, change in (
+        ("shop", "restore", "restore of shop:file from data-2026-11-02", "taken away, since nothing was there before"),
+        ("config", "restore-config", "restore of configuration from configs-20261102_020000.tar.gz", "put back"),
+    ):
+        restored = f"{named} (run {rows[job]['id']}, {rows[job]['started_at'][:10]} "
+        _, dry, _ = called(capsys, "restore", what, "--undo", "--dry-run", "--human")
+        assert f"would take back: {restored}" in dry
+        assert f"{change}: {host}/docker/shop/" in dry
+        assert compose.read_text() == "x"
+        _, done, _ = called(capsys, "restore", what, "--undo", "--human")
+        assert f"took back: {restored}" in done
+    assert compose.read_text() != "x"
+
+
+def test_where_nothing_was_changed_there_is_nothing_to_undo(host, capsys):
+    (host / "docker" / "shop" / "compose.yaml").write_text("x")
+
+    for words in (["shop:file"], ["config", "shop", "--missing"]):
+        code, out, _ = called(capsys, "restore", *words, "--human")
+        assert code == ExitCode.OK
+        assert "--undo" not in out
 
 
 def test_restore_and_undo_of_a_stack(host, capsys):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -20,6 +22,16 @@ from stackward.wiring import Appliance
 
 CONFIG = "config"
 _SHOWN = 50  # of each list, on a terminal; JSON has more
+# What lists of paths in a result are called on a terminal.
+_PATHS = {
+    "new": "new",
+    "overwritten": "overwritten",
+    "changed": "changed",
+    "left": "left",
+    "places": "put back",
+    "taken_away": "taken away, since nothing was there before",
+    "lost": "kept, but not to be seen now",
+}
 _CONFIG_RESOURCE = Resource("config")
 
 
@@ -66,11 +78,8 @@ def _chosen(
     arguments: Namespace, appliance: Appliance
 ) -> tuple[str, Callable[[RunContext], JobResult], tuple[Resource, ...]]:
     """The job, its work, and what it must have to itself."""
-    if arguments.undo and (arguments.to or arguments.wanted):
-        raise SettingsError(
-            "--undo takes the last restore back where it was made: it goes with neither --to nor --from",
-            hint="`stackward restore WHAT --undo` by itself",
-        )
+    if arguments.undo:
+        _require_undo_by_itself(arguments)
     if arguments.what == CONFIG:
         if arguments.overwrite:
             raise SettingsError(
@@ -80,15 +89,38 @@ def _chosen(
     if arguments.stacks or arguments.secrets or arguments.identity or arguments.missing:
         raise SettingsError("more STACKs, --secrets, --identity and --missing are for `restore config`")
     stack, path = stack_and_path(arguments.what, appliance)
+    if arguments.undo and path:
+        raise SettingsError(
+            f"--undo takes back all of the last restore of {display(stack)}, not a path of it",
+            hint=f"`stackward restore {display(stack)} --undo`; --dry-run shows what that would put back",
+        )
     return "restore", lambda run: _stack(arguments, appliance, stack, path, run), (of_stack(stack),)
+
+
+def _require_undo_by_itself(arguments: Namespace) -> None:
+    """An undo refuses what it would not heed."""
+    options = ("to", "wanted", "overwrite", "missing", "secrets", "identity")
+    given = [f"--{'from' if option == 'wanted' else option}" for option in options if getattr(arguments, option)]
+    if given:
+        raise SettingsError(
+            f"--undo takes back the last restore as it was made: it does not go with {', '.join(given)}",
+            hint="`stackward restore WHAT --undo`",
+        )
+    if arguments.stacks and arguments.what == CONFIG:
+        raise SettingsError(
+            f"--undo takes back all of the last restore of configuration, not only {', '.join(arguments.stacks)}",
+            hint="`stackward restore config --undo`; --dry-run shows what that would put back",
+        )
 
 
 def _config(arguments: Namespace, appliance: Appliance, run: RunContext) -> JobResult:
     if arguments.undo:
-        if arguments.dry_run:
-            raise SettingsError("--undo of a restored configuration has no --dry-run")
         return restore_config.put_back(
-            settings=appliance.settings, docker=appliance.docker_or_none, force=arguments.force, now=run.now
+            settings=appliance.settings,
+            docker=appliance.docker_or_none,
+            force=arguments.force,
+            now=run.now,
+            dry_run=arguments.dry_run,
         )
     request = restore_config.Request(
         wanted=arguments.wanted,
@@ -151,17 +183,26 @@ def _lines(result: JobResult) -> Iterator[str]:
     dry_run = bool(details.get("dry_run"))
     if dry_run:
         yield "nothing was changed: this is what would be"
+    if "undone" in details:
+        when = f"run {details['run']}, {datetime.fromisoformat(details['at']):%Y-%m-%d %H:%M:%S}"
+        yield f"{'would take' if dry_run else 'took'} back: {details['undone']} ({when})"
     for tree in details.get("trees", ()):
         counts = f"{tree['new']} new, {tree['changed']} changed, {tree['removed']} removed"
         yield f"{tree['tree']} → {tree['place']}: {counts}"
         yield from (f"  {item}" for item in tree["items"][:_SHOWN])
     if details.get("stop"):
         yield f"would stop and start: {', '.join(details['stop'])}"
-    for word in ("new", "overwritten", "changed", "left", "places", "put_back"):
-        yield from (f"{word.replace('_', ' ')}: {path}" for path in (details.get(word) or ())[:_SHOWN])
+    for word, said in _PATHS.items():
+        yield from (f"{said}: {path}" for path in (details.get(word) or ())[:_SHOWN])
     if "to" in details:
         yield f"to {details['to']}"
     notes = details.get("not_restored") or details.get("notes") or ()
     yield from ["not restored, or worth knowing:", *(f"  {note}" for note in notes)] if notes else []
-    if result.artifacts and not dry_run and "to" not in details:
+    if result.artifacts and not dry_run and "to" not in details and _changed_something(details):
         yield "what was replaced is kept for seven days: --undo puts it back"
+
+
+def _changed_something(details: Mapping[str, Any]) -> bool:
+    """A restore of a whole stack always does; one of files says how many it wrote."""
+    counts = [details[word] for word in ("changes", "new_in_all", "changed_in_all") if word in details]
+    return not counts or any(counts)

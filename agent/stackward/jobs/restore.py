@@ -92,12 +92,13 @@ def undo_last(stack: Stack, means: Means, *, dry_run: bool = False, force: bool 
         StackwardError: there is nothing to undo, or it is gone.
     """
     record = kept.latest(means.kept, stack.name)
-    details: dict[str, Any] = {"dry_run": dry_run, "undone": record.what, "at": record.at}
+    details: dict[str, Any] = {"dry_run": dry_run, **kept.told(record)}
+    plan = quiesce.whole_stack(stack) if record.whole_stack else quiesce.Plan()
     if dry_run:
-        return JobResult(Outcome.OK, details=details | {"places": [display(e.place) for e in record.entries]})
+        stop = [container.name for container in plan.stop]
+        return JobResult(Outcome.OK, details=details | kept.foretold(record) | {"stop": stop})
     if record.whole_stack and not force:
         require_docker(means, stack)
-    plan = quiesce.whole_stack(stack) if record.whole_stack else quiesce.Plan()
     with ExitStack() as held:
         for tree in stack.trees:
             if tree.driver_options and tree.volume is not None and means.docker is not None:

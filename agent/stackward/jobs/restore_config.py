@@ -107,8 +107,10 @@ def run(
     return _result(request, sources, items, done)
 
 
-def put_back(*, settings: Settings, docker: Docker | None, force: bool, now: datetime) -> JobResult:
-    """Undo the newest restore of configuration.
+def put_back(
+    *, settings: Settings, docker: Docker | None, force: bool, now: datetime, dry_run: bool = False
+) -> JobResult:
+    """Undo the newest restore of configuration, or with `dry_run` say what that would change.
 
     Raises:
         RefusedError: it would take a directory away from running containers (unless `force`).
@@ -116,10 +118,12 @@ def put_back(*, settings: Settings, docker: Docker | None, force: bool, now: dat
     """
     directory = settings.state_dir / "kept"
     record = kept.latest(directory, SUBJECT)
+    details: dict[str, Any] = {"dry_run": dry_run, **kept.told(record)}
+    if dry_run:
+        return JobResult(Outcome.OK, details=details | kept.foretold(record))
     if not force:
         _refuse_in_use([Path(entry.place) for entry in record.entries if not entry.identity], docker)
-    changed = kept.put_back(directory, record, now)
-    return JobResult(Outcome.OK, details={"undone": record.what, "at": record.at, "put_back": changed})
+    return JobResult(Outcome.OK, details=details | {"places": kept.put_back(directory, record, now)})
 
 
 def _refuse_in_use(places: Sequence[Path], docker: Docker | None) -> None:

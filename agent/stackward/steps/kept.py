@@ -104,15 +104,33 @@ def latest(directory: Path, subject: str) -> Record:
     )
 
 
+def told(record: Record) -> dict[str, str]:
+    """Which restore it is of, as results name it."""
+    return {"undone": record.what, "run": record.run, "at": record.at}
+
+
+def foretold(record: Record) -> dict[str, list[str]]:
+    """What undoing would put back, and what it would take away since nothing stood there before; in words.
+
+    `lost` is not to be seen now: it is gone, or on a volume that nobody has mounted.
+    """
+    lost = _lost(record)
+    return {
+        "places": [display(e.place) for e in record.entries if e.identity and e not in lost and not _is_back(e)],
+        "taken_away": [display(e.place) for e in record.entries if not e.identity and os.path.lexists(e.place)],
+        "lost": [display(entry.kept) for entry in lost],
+    }
+
+
 def put_back(directory: Path, record: Record, now: datetime) -> list[str]:
     """Undo a restore; what it had put there is kept in its stead. Returns the places, in words.
 
     Raises:
         StackwardError: something that was kept is no longer there. Nothing was changed.
     """
-    lost = [e.kept for e in record.entries if e.identity and not os.path.lexists(e.kept) and not _is_back(e)]
-    if lost:
-        raise StackwardError(f"what was kept is gone: {', '.join(map(display, lost[:5]))}")
+    if lost := _lost(record):
+        named = ", ".join(display(entry.kept) for entry in lost[:5])
+        raise StackwardError(f"what was kept is gone: {named}")
     changed = [display(entry.place) for entry in record.entries if _put_back(entry)]
     write(directory, replace(record, undone=True, undone_at=now.isoformat()))
     return changed
@@ -162,6 +180,10 @@ def _put_back(entry: Entry) -> bool:
     for parent in {place.parent, kept.parent}:
         filesystem.sync_path(parent)
     return True
+
+
+def _lost(record: Record) -> list[Entry]:
+    return [e for e in record.entries if e.identity and not os.path.lexists(e.kept) and not _is_back(e)]
 
 
 def _delete(directory: Path, record: Record) -> None:
