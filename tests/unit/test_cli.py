@@ -192,6 +192,25 @@ def test_a_dry_run_shows_people_what_would_be_copied_and_how(capsys, stack):
     assert "shop: full scan: a full scan was asked for" in asked
 
 
+@pytest.mark.parametrize("limit", ["-1", "0", "1" * 30, "many"])
+def test_a_limit_that_makes_no_sense_is_usage(capsys, host, limit):
+    assert "must be a number from 1 to " in usage(capsys, "runs", f"--limit={limit}")
+
+
+@pytest.mark.parametrize("pause", ["0", "100000d", "9" * 400 + "w", ""])
+def test_a_pause_that_makes_no_sense_is_usage_and_pauses_nothing(capsys, host, pause):
+    code, _, err = called(capsys, "jobs", "--pause", pause)
+    assert code == 2
+    assert "--pause must be" in err
+    assert called(capsys, "jobs")[1]["paused_until"] is None
+
+
+def test_metrics_have_no_json(capsys, host):
+    code, out, err = called(capsys, "metrics", "--json")
+    assert (code, out) == (2, "")
+    assert "HINT: `stackward status --json`" in err
+
+
 def test_a_stack_that_is_none_gets_the_nearest(capsys, stack):
     code, _, err = called(capsys, "backup", "shpo")
     assert code == 2

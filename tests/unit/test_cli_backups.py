@@ -168,7 +168,16 @@ def test_restore_of_the_configuration_and_back(host, capsys):
     assert compose.read_text() == before
 
 
-@pytest.mark.parametrize("words", [["shop", "wiki"], ["shop", "--secrets"], ["config", "--overwrite"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["shop", "wiki"],
+        ["shop", "--secrets"],
+        ["config", "--overwrite"],
+        ["shop", "--overwrite"],
+        ["shop:", "--overwrite"],
+    ],
+)
 def test_flags_that_do_not_fit_are_usage_errors(host, capsys, words):
     assert called(capsys, "restore", *words)[0] == ExitCode.USAGE
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from stackward.store import RunRow
     from stackward.wiring import Appliance
 
+_LONGEST_PAUSE = timedelta(days=365)
+
 
 @dataclass(frozen=True, slots=True)
 class _Line:
@@ -42,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace, context: Context) -> int:
     appliance = context.appliance
     now = appliance.now()
-    if arguments.pause:
+    if arguments.pause is not None:
         appliance.store.pause(now + _duration(arguments.pause))
     if arguments.resume:
         appliance.store.resume()
@@ -66,9 +68,16 @@ def run(arguments: Namespace, context: Context) -> int:
 
 def _duration(text: str) -> timedelta:
     try:
-        return timedelta(seconds=parse_duration(text))
-    except (ValueError, OverflowError) as error:
+        seconds = parse_duration(text)
+    except ValueError as error:
         raise SettingsError(f"--pause {error}", hint="`stackward jobs --pause 2h`") from error
+    if not 0 < seconds <= _LONGEST_PAUSE.total_seconds():
+        longest = f"{_LONGEST_PAUSE.days}d"
+        raise SettingsError(
+            f"--pause must be more than 0 and at most {longest}",
+            hint="`stackward jobs --resume` ends a pause; STACKWARD_SCHEDULE=false lets nothing begin by itself for good",
+        )
+    return timedelta(seconds=seconds)
 
 
 def _lines(appliance: Appliance, now: datetime) -> list[_Line]:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -46,7 +46,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("stacks", nargs="*", metavar="STACK", help="with config: only these stacks' directories")
     parser.add_argument("--from", dest="wanted", metavar="DATE", help="a date or a name as `list` has it (the newest)")
     parser.add_argument("--to", type=Path, metavar="DIR", help="lay it down in DIR; nothing of the stack is touched")
-    parser.add_argument("--overwrite", action="store_true", help="with PATH: replace what differs, too")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="with PATH: replace what differs, too; with --to: DIR may hold files"
+    )
     parser.add_argument("--missing", action="store_true", help="with config: only what is missing")
     parser.add_argument("--secrets", action="store_true", help="with config: the secrets as well")
     parser.add_argument("--identity", type=Path, metavar="FILE", help="the age identity that opens the secrets")
@@ -89,6 +91,8 @@ def _chosen(
     if arguments.stacks or arguments.secrets or arguments.identity or arguments.missing:
         raise SettingsError("more STACKs, --secrets, --identity and --missing are for `restore config`")
     stack, path = stack_and_path(arguments.what, appliance)
+    if arguments.overwrite and not path and arguments.to is None:
+        refuse_overwrite(stack)
     if arguments.undo and path:
         raise SettingsError(
             f"--undo takes back all of the last restore of {display(stack)}, not a path of it",
@@ -170,6 +174,14 @@ def stack_and_path(what: str, appliance: Appliance) -> tuple[str, str | None]:
     if not colon or any(one.name == what for one in appliance.discovery.stacks):
         return what, None
     return stack, path or None
+
+
+def refuse_overwrite(stack: str) -> NoReturn:
+    """`--overwrite` without a path: all of a stack's data is replaced anyway."""
+    raise SettingsError(
+        "--overwrite is for STACK:PATH",
+        hint=f"without a path all data of {display(stack)} is replaced, whatever differs: leave --overwrite out",
+    )
 
 
 def draw(console: Console, job: str, result: JobResult) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from stackward.cli.amounts import count
 from stackward.cli.render import outcome_text, table
 from stackward.cli.results import counted
 from stackward.core.model import display
@@ -28,14 +29,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--all", action="store_true", help="also those of jobs that run every few minutes and found nothing"
     )
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="the newest N (20)")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="the newest N (20)")
 
 
 def run(arguments: Namespace, context: Context) -> int:
     appliance = context.appliance
     appliance.runner.close_interrupted()
     quiet = () if arguments.all or arguments.job else chains.FREQUENT
-    rows = appliance.store.runs(arguments.job, arguments.stack, max(arguments.limit, 1), unless_good=quiet)
+    rows = appliance.store.runs(arguments.job, arguments.stack, arguments.limit, unless_good=quiet)
     zone = appliance.settings.zone
     columns = ("started", "took", "job", "by", "outcome", "what", "why")
     context.output.show(

@@ -13,7 +13,7 @@ from rich.console import Console
 from stackward.cli import results
 from stackward.cli.context import Context
 from stackward.cli.render import table
-from stackward.cli.restore import draw, stack_and_path
+from stackward.cli.restore import draw, refuse_overwrite, stack_and_path
 from stackward.core.errors import ExitCode, SettingsError
 from stackward.core.model import JobResult, display
 from stackward.core.units import format_age
@@ -156,6 +156,8 @@ def _restore(arguments: Namespace, context: Context) -> int:
     wanted, what = arguments.names
     appliance = context.appliance
     stack, path = stack_and_path(what, appliance)
+    if arguments.overwrite and path is None:
+        refuse_overwrite(stack)
 
     def work(run: RunContext) -> JobResult:
         request = restore_snapshot.Request(
