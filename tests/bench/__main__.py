@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
 
-from bench import config_tarball, data_backup
+from bench import config_tarball, data_backup, following_the_change
 from bench.figures import Figure
 from host import Run
 
@@ -24,6 +24,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="stackward-bench-") as directory:
             figures += _told(config_tarball.measure(Path(directory)))
         figures += _told(data_backup.measure(run))
+        figures += _told(following_the_change.measure(run))
     finally:
         run.close()
     PAGE.write_text(page(figures), encoding="utf-8")
@@ -38,8 +39,8 @@ def _told(figures: Iterable[Figure]) -> Iterator[Figure]:
 
 def page(figures: list[Figure]) -> str:
     rows = "\n".join(
-        f"| {figure.name} | {figure.value:.2f} {figure.unit} | {'≥' if figure.at_least else '≤'} {figure.bar:g} |"
-        f" {'yes' if figure.good else '**no**'} | {figure.detail} |"
+        f"| {figure.name} | {figure.value:.2f} {figure.unit} | {figure.wanted} |"
+        f" {'' if figure.bar is None else 'yes' if figure.good else '**no**'} | {figure.detail} |"
         for figure in figures
     )
     return f"""# Benchmarks

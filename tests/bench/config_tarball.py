@@ -16,7 +16,7 @@ import tarfile
 import time
 from pathlib import Path
 
-from bench.figures import Figure, paired, seconds
+from bench.figures import Figure, in_turn, seconds
 
 BYTES = 300_000_000
 STACKS = 12
@@ -35,7 +35,8 @@ def measure(directory: Path) -> list[Figure]:
     tar(root, theirs)
     if difference := compare(newest(backups), theirs):
         raise AssertionError(f"the tarballs differ: {difference}")
-    one, other = paired(lambda: timed(lambda: backup(ours)), lambda: timed(lambda: tar(root, theirs)), ROUNDS)
+    tools = {"ours": lambda: timed(lambda: backup(ours)), "tar": lambda: timed(lambda: tar(root, theirs))}
+    one, other = in_turn(tools, ROUNDS).values()
     detail = (
         f"medians {seconds([one, other])}; {newest(backups).stat().st_size / theirs.stat().st_size:.2f} of the size"
     )

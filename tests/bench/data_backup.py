@@ -8,46 +8,13 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from bench.figures import Figure, paired, seconds
+from bench.big_stack import FILES, OURS, TREE, Rsync, peak_memory, prepare, restic, timed, touch_ten, with_restic
+from bench.figures import Figure, in_turn, seconds
 from host import Disks, Host, Run
 
-FILES = 100_000
-FILE_BYTES = 12_000
 ROUNDS = 5
-TREE = "/srv/containers/big/data"
-STACK = f"""
-services:
-  app:
-    image: stackward-demo:latest
-    pull_policy: never
-    command: sleep infinity
-    init: true
-    volumes:
-      - {TREE}:/data
-    labels:
-      stackward.backup: "true"
-      stackward.backup.quiesce: QUIESCE
-"""
-MAKE = """
-import os, sys
-root, count, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-os.umask(0o022)
-block = os.urandom(size * 2)
-for number in range(count):
-    if number % 1000 == 0:
-        here = f"{root}/d{number // 1000}"
-        os.makedirs(here, exist_ok=True)
-    with open(f"{here}/f{number}", "wb") as file:
-        file.write(number.to_bytes(8, "big") + block[number % size : number % size + size - 8])
-os.sync()
-"""
-PEAK = (
-    "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode; "
-    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
-)
 
 
 def measure(run: Run) -> Iterator[Figure]:
@@ -58,78 +25,38 @@ def measure(run: Run) -> Iterator[Figure]:
 def _on(run: Run, backup: str) -> Iterator[Figure]:
     host = Host.start(run.id, Disks("btrfs:8192", backup))
     try:
-        _prepare(host, "none")
+        prepare(host, "none")
         host.appliance_up({"STACKWARD_MINIMUM_FREE": "0"})
         kind = backup.partition(":")[0]
-        yield _second_backup(host, kind)
+        yield from _second_backup(host, kind)
         if kind == "btrfs":
             yield _help(host)
-            yield _peak_memory(host)
+            touch_ten(host)
+            yield Figure("peak memory of a data backup, largest process", peak_memory(host), "MiB", 200)
             yield from _standstill(host)
     finally:
         host.destroy()
 
 
-def _prepare(host: Host, quiesce: str, files: int = FILES) -> None:
-    host.run("mkdir -p /opt/docker/big /srv/containers/big")
-    host.put(STACK.replace("QUIESCE", quiesce), "/opt/docker/big/compose.yaml")
-    host.run(f"mkdir -p {TREE} && cd /opt/docker/big && docker compose up -d")
-    make(host, TREE, files)
-
-
-def make(host: Host, tree: str, files: int, size: int = FILE_BYTES) -> None:
-    """Files are made by a container's Python: the host has none."""
-    host.put(MAKE, "/srv/containers/make.py")
-    image = "docker run --rm --entrypoint python3 -v /srv:/srv stackward:latest"
-    host.run(f"{image} /srv/containers/make.py {tree} {files} {size}", timeout=600)
-
-
-def timed(host: Host, command: str) -> float:
-    began = time.monotonic()
-    host.run(command, timeout=900)
-    return time.monotonic() - began
-
-
-def touch_ten(host: Host) -> None:
-    host.run(
-        f"for n in 1 2 3 4 5 6 7 8 9 10; do head -c {FILE_BYTES} /dev/urandom > {TREE}/d$n/f${{n}}042; done; sync -f {TREE}"
-    )
-
-
-def _second_backup(host: Host, kind: str) -> Figure:
-    ours = "docker exec stackward stackward backup --data"
-    first = timed(host, ours)
-    theirs_first = timed(
-        host,
-        f"mkdir -p /backup/docker/.rsync && rsync -aHAX {TREE}/ /backup/docker/.rsync/0/ && sync -f /backup/docker",
-    )
-    rounds = 0
-
-    def rsync() -> float:
-        nonlocal rounds
-        touch_ten(host)
-        rounds += 1
-        copy = f"rsync -aHAX --link-dest=../{rounds - 1} {TREE}/ /backup/docker/.rsync/{rounds}/"
-        return timed(host, f"{copy} && sync -f /backup/docker")
-
-    def stackward() -> float:
-        touch_ten(host)
-        return timed(host, ours)
-
-    mine, theirs = paired(stackward, rsync, ROUNDS)
-    detail = f"{mine:.2f} s against {theirs:.2f} s; first backups {seconds([first, theirs_first])}"
+def _second_backup(host: Host, kind: str) -> Iterator[Figure]:
+    others = Rsync(host)
+    firsts = [timed(host, OURS), others.first()]
+    tools: dict[str, Callable[[], float]] = {"ours": lambda: timed(host, OURS), "rsync": others.again}
     if kind == "btrfs":
-        return Figure(
-            "second data backup, BACKUP_ROOT on Btrfs, times faster than rsync", theirs / mine, "x", 3, True, detail
-        )
-    return Figure("second data backup, BACKUP_ROOT on ext4, of rsync's time", mine / theirs, "x", 1.3, detail=detail)
-
-
-def _peak_memory(host: Host) -> Figure:
-    touch_ten(host)
-    argv = f"docker exec stackward python3 -c '{PEAK}' stackward backup --data"
-    kibibytes = int(host.run(argv, timeout=900).stdout.split()[-1])
-    return Figure("peak memory of a data backup, largest process", kibibytes / 1024, "MiB", 200)
+        with_restic(host)
+        firsts.append(restic(host))
+        tools["restic"] = lambda: restic(host)
+    times = in_turn(tools, ROUNDS, before=lambda: touch_ten(host))
+    ours, rsync = times["ours"], times["rsync"]
+    others.clear()
+    name = "data backup, 10 of 100,000 files changed"
+    if kind != "btrfs":
+        detail = f"{ours:.2f} s against {rsync:.2f} s; first backups {seconds(firsts)}"
+        yield Figure(f"{name}, BACKUP_ROOT on ext4, of rsync's time", ours / rsync, "x", 1.3, detail=detail)
+        return
+    detail = f"{ours:.2f} s; rsync {rsync:.2f} s, restic {times['restic']:.2f} s; first backups {seconds(firsts)}"
+    yield Figure(f"{name}, times faster than rsync --link-dest", rsync / ours, "x", 15, True, detail)
+    yield Figure(f"{name}, times faster than restic", times["restic"] / ours, "x", 5, True)
 
 
 def _standstill(host: Host) -> list[Figure]:
@@ -138,8 +65,8 @@ def _standstill(host: Host) -> list[Figure]:
     for files in (10_000, FILES):
         host.run("cd /opt/docker/big && docker compose down -t 1")
         host.run(f"rm -rf {TREE}", timeout=600)
-        _prepare(host, "pause", files)
-        host.run("docker exec stackward stackward backup --data", timeout=900)
+        prepare(host, "pause", files)
+        host.run(OURS, timeout=900)
         stills = []
         for _ in range(3):
             host.run(f"head -c 2000000000 /dev/zero > {TREE}/fresh", timeout=300)
@@ -155,7 +82,7 @@ def _standstill(host: Host) -> list[Figure]:
 
 
 def _standstill_of_a_backup(host: Host) -> float:
-    result = json.loads(host.run("docker exec stackward stackward backup --data", timeout=900).stdout)
+    result = json.loads(host.run(OURS, timeout=900).stdout)
     (step,) = (step for step in result["steps"] if step["job"] == "backup-data")
     return float(step["stacks"][0]["standstill_seconds"])
 

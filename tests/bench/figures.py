@@ -3,39 +3,51 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure. `bar` is met where `value` is at most (`at_least`: at least) that many `unit`."""
+    """One figure. `bar` is met where `value` is at most (`at_least`: at least) that many `unit`; None: it has none."""
 
     name: str
     value: float
     unit: str
-    bar: float
+    bar: float | None = None
     at_least: bool = False
     detail: str = ""
 
     @property
     def good(self) -> bool:
+        if self.bar is None:
+            return True
         return self.value >= self.bar if self.at_least else self.value <= self.bar
 
+    @property
+    def wanted(self) -> str:
+        return "" if self.bar is None else f"{'≥' if self.at_least else '≤'} {self.bar:g}"
+
     def line(self) -> str:
-        word = "at least" if self.at_least else "at most"
-        verdict = "ok    " if self.good else "MISSED"
+        verdict = "shown " if self.bar is None else "ok    " if self.good else "MISSED"
+        bar = f", bar {self.wanted}" if self.wanted else ""
         detail = f"  ({self.detail})" if self.detail else ""
-        return f"{verdict} {self.name}: {self.value:.2f} {self.unit}, bar {word} {self.bar:g}{detail}"
+        return f"{verdict} {self.name}: {self.value:.2f} {self.unit}{bar}{detail}"
 
 
-def paired(one: Callable[[], float], other: Callable[[], float], rounds: int) -> tuple[float, float]:
-    """Medians of two measurements that take turns, so that both meet the same state of the machine."""
-    ones, others = [], []
+def in_turn(
+    tools: Mapping[str, Callable[[], float]], rounds: int, *, before: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """The median of each tool's measurements; they take turns, so that all meet the same state of the machine.
+
+    `before` is called before each of them.
+    """
+    found: dict[str, list[float]] = {name: [] for name in tools}
     for _ in range(rounds):
-        ones.append(one())
-        others.append(other())
-    return statistics.median(ones), statistics.median(others)
+        for name, measure in tools.items():
+            before()
+            found[name].append(measure())
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def seconds(values: Sequence[float]) -> str:
