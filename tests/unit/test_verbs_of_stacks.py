@@ -176,6 +176,22 @@ class TestCheck:
         host.stack("b", text)
         assert any("backed up 2 times: with a, b" in f["text"] for f in self.findings(call)[2])
 
+    def test_a_file_elsewhere_that_the_stack_writes_to(self, host, call):
+        for name in ("written", "read", "known"):
+            (host.root / name).write_text("x")
+        volumes = ", ".join(f"'{host.root}/{one}'" for one in ("written:/w", "read:/r:ro", "known:/k"))
+        labels = f"{{stackward.backup: 'true', stackward.backup.skip: '{host.root}/known'}}"
+        host.stack("shop", f"services: {{web: {{image: nginx, labels: {labels}, volumes: [{volumes}]}}}}")
+        [found] = [f for f in self.findings(call)[2] if "a single file" in f["text"]]
+        assert found["severity"] == "warn"
+        assert f"{host.root}/written, which the stack can write to" in found["text"]
+        assert f"stackward.backup.skip: {host.root}/written" in found["advice"]
+
+    def test_a_staging_label_without_a_volume_for_it(self, host, call):
+        host.stack("shop", LABELLED.replace('"true"}', '"true", stackward.staging: "true"}'))
+        [found] = [f for f in self.findings(call)[2] if f["topic"] == "staging"]
+        assert "the label stackward.staging of shop has no effect: there is no " in found["text"]
+
     def test_quiet_leaves_out_what_is_well(self, host, call):
         host.stack("shop", LABELLED, data__a="1")
         severities = {f["severity"] for f in call("check", "--quiet")[1]["findings"]}

@@ -22,6 +22,7 @@ from stackward.steps.doctor import (
     operation,
     policies,
     schedule,
+    staged,
 )
 from stackward.tools import filesystem
 
@@ -37,6 +38,7 @@ _LOOKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     machine.look,
     backups.look,
     policies.look,
+    staged.look,
     operation.look,
     schedule.look,
     host.look,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stackward.tools.docker import VolumeInfo
 
 DATA = "data"
+SINGLE_FILE_OUTSIDE = "a single file outside the stack's directory: in no backup"
 _REMOTE_VOLUMES = frozenset({"nfs", "nfs4", "cifs", "smb3"})
 
 
@@ -214,7 +215,7 @@ def _holds(outer: Tree, inner: Tree) -> bool:
 def _single_file(stage: Stage, source: Path) -> str:
     if _relative(source, stage.directory) is not None:
         return "a single file: the config backup has it"
-    return "a single file outside the stack's directory: in no backup"
+    return SINGLE_FILE_OUTSIDE
 
 
 def _is_named(stage: Stage, entry: str, one: _Found) -> bool:

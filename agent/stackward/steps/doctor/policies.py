@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stackward.core import images
 from stackward.core.errors import StackwardError
 from stackward.core.model import Quiesce, TreeKind, display
+from stackward.stacks.trees import SINGLE_FILE_OUTSIDE
 from stackward.steps import sources
 from stackward.steps.doctor import Facts, Finding, Severity, error, info, ok, warn
 from stackward.tools import age
@@ -75,6 +76,12 @@ def _trees(stack: Stack) -> Iterator[Finding]:
             yield warn("trees", f"{name} does not exist", "start the stack once, or mount its disk")
         elif not tree.covered and tree.reason.startswith("not mounted into the appliance"):
             yield error("trees", f"{name} is in no backup: it is not visible in here", tree.reason.partition(": ")[2])
+        elif tree.writable and tree.reason == SINGLE_FILE_OUTSIDE:
+            advice = (
+                f"move it into {display(stack.directory)}, which the config backup holds,"
+                f" or say so: stackward.backup.skip: {display(tree.source)}"
+            )
+            yield warn("trees", f"{name}, which the stack can write to, is {tree.reason}", advice)
         elif not tree.covered and tree.writable and "remote" in tree.reason:
             advice = f"back it up there, or say so: stackward.backup.skip: {display(tree.volume or str(tree.source))}"
             yield info("trees", f"{name} is in no backup: {tree.reason}", advice)
