@@ -312,3 +312,12 @@ class TestAccept:
 
 def test_the_sheet_says_it_when_nobody_can_open_secrets(host):
     assert "secrets are in no backup" in recovery_sheet.sheet(host.settings, (), None, "here")
+
+
+def test_the_sheet_says_what_to_do_about_secrets_from_elsewhere(host):
+    sheet = recovery_sheet.sheet(host.settings, (), None, "here")
+    step = sheet[sheet.index("restore config --secrets") : sheet.index("  5. For each stack")]
+    assert f"outside {host.settings.docker_root}" in step
+    assert "make those directories" in step
+    assert "repeat this step" in step
+    assert f"{host.settings.docker_root}/.outside" in sheet

@@ -33,6 +33,8 @@ On a new host with Docker Engine and Compose:
   2. Put the identity at {display(settings.config_dir)}/age.key (mode 0600).
   3. docker exec stackward stackward verify
   4. docker exec stackward stackward restore config --secrets --identity {display(settings.config_dir)}/age.key
+     A secret that lay outside {root} is left out, and named, while its directory is not there: make those directories,
+     mount them into the appliance (compose.yaml) if it does not see them, and repeat this step.
   5. For each stack: docker exec stackward stackward restore STACK
   6. In each stack's directory, infrastructure first: docker compose up -d
 
@@ -40,6 +42,7 @@ Without Stackward, with tools that every system has:
   cd {backups}
   sha256sum -c configs-STAMP.tar.gz.sha256 && tar -xzpf configs-STAMP.tar.gz -C {root}
   age -d -i age.key secrets-STAMP.tar.gz.age | tar -xzp -C {root}
+  (secrets from outside {root} are below {root}/.outside then: move each to where its path says)
   (cd data-DATE && sha256sum --quiet -c MANIFEST.sha256)
   rsync -aHAXS --numeric-ids data-DATE/STACK/ {root}/STACK/data/
   Named volumes and other trees are in data-DATE/.mounts/STACK/; data-DATE/stackward.json says where each belongs.
