@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,7 +27,7 @@ from stackward.jobs.convert import Request
 from stackward.stacks import discover
 from stackward.steps import kept, sameness
 from stackward.steps.restoring import Means
-from stackward.steps.undo import Undo
+from stackward.steps.undo import Step, Undo
 from stackward.tools import compose, filesystem
 from stackward.tools.docker import Docker
 from unit.hosts import DOCKER_HOST, SmallHost
@@ -88,10 +89,20 @@ class Shop:
     def convert(self, tree: str | None = None, run: str = "r1", *, dry_run: bool = False) -> JobResult:
         return convert.run(Request(self.name, tree, dry_run=dry_run), self.means(run), self.stacks())
 
-    def killed_at(self, point: str) -> subprocess.CompletedProcess[str]:
-        """Convert everything, in a process that is killed at the point."""
+    def killed_at(self, point: str, act: str = "") -> subprocess.CompletedProcess[str]:
+        """Convert the tree `act` ("": every one), or "undo" that, in a process that is killed at the point."""
         paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), str(Path(convert.__file__).parents[2])]
-        argv = [sys.executable, "-c", CRASH, json.dumps(paths), self.name, str(self.volume), str(self.host.root), point]
+        argv = [
+            sys.executable,
+            "-c",
+            CRASH,
+            json.dumps(paths),
+            self.name,
+            str(self.volume),
+            str(self.host.root),
+            point,
+            act,
+        ]
         return subprocess.run(argv, capture_output=True, text=True, check=False)
 
     def target(self, tree: str) -> Path:
@@ -111,6 +122,7 @@ class ShopWithVolume(Shop):
                 image: {image}
                 command: [sh, -c, "while sleep 0.1; do echo written >> /files/log; done"]
                 stop_signal: SIGKILL
+                stop_grace_period: 1s
                 network_mode: none
                 volumes: ["files:/files", "anonymous:/asked-for"]
             volumes:
@@ -119,9 +131,17 @@ class ShopWithVolume(Shop):
             """,
         )
         self.files, self.kept = f"{self.name}_files", f"{self.name}_files.before-stackward"
+        self.meanwhile = f"{self.name}_files.meanwhile-stackward"
 
     def up(self, api: Any) -> None:  # noqa: ARG002 - Compose has its own way to the engine
         compose.up(self.directory)
+
+    @property
+    def place(self) -> Path:
+        """Where production's files are now."""
+        found = Docker(DOCKER_HOST).volume(self.files)
+        assert found is not None
+        return Path(found.options.get("device") or found.mountpoint)
 
     def running(self) -> list[str]:
         return [c.service for c in Docker(DOCKER_HOST).containers(self.name) if c.state == "running"]
@@ -129,7 +149,7 @@ class ShopWithVolume(Shop):
     def remove(self, api: Any) -> None:
         for one in api.containers(all=True, filters={"label": f"com.docker.compose.project={self.name}"}):
             api.remove_container(one["Id"], force=True, v=True)
-        for name in (self.files, self.kept, f"{self.name}_anonymous"):
+        for name in (self.files, self.kept, self.meanwhile, f"{self.name}_anonymous"):
             with suppress(docker.errors.NotFound):
                 api.remove_volume(name, force=True)
         self.host.store.close()
@@ -142,13 +162,22 @@ def with_volume(tmp_path: Path, volume: Path, api: Any, image: str, needs_compos
     made.remove(api)
 
 
+def recover(shop: Shop) -> None:
+    """What the appliance does when it starts again."""
+    undo = Undo(shop.host.settings.state_dir / "undo", Docker(DOCKER_HOST))
+    undo.take_back_open()
+    assert undo.open_count() == 0
+
+
 def is_written(place: Path) -> bool:
     """Whether the stack writes there."""
-    size = (place / "log").stat().st_size
+    log = place / "log"
+    size = log.stat().st_size if log.exists() else 0
     deadline = datetime.now(UTC) + timedelta(seconds=20)
-    while (place / "log").stat().st_size == size:
+    while not log.exists() or log.stat().st_size == size:
         if datetime.now(UTC) > deadline:
             return False
+        time.sleep(0.02)
     return True
 
 
@@ -187,33 +216,66 @@ def test_a_named_volume_goes_on_on_the_volume_and_comes_back(with_volume: ShopWi
         api.inspect_volume(shop.kept)
 
 
-@pytest.mark.parametrize("broken_off", ["nothing done", "containers removed", "poured", "removed"])
-def test_a_volume_that_a_kill_left_half_way_is_the_new_one_when_the_record_was_taken_back(
-    with_volume: ShopWithVolume, api: Any, broken_off: str
+@pytest.mark.parametrize("booted", [False, True], ids=["", "and the host boots"])
+@pytest.mark.parametrize("point", ["convert-volumes", "convert-freed", "convert-poured", "convert-removed"])
+def test_a_kill_leaves_a_volume_with_what_it_held_or_the_new_one(
+    with_volume: ShopWithVolume, api: Any, point: str, booted: bool
+) -> None:
+    """A host that boots starts the stack before anybody looks, on the volume that there is then, or on a new one."""
+    shop = with_volume
+    shop.up(api)
+    (shop.place / "f").write_text("before")
+    died = shop.killed_at(point, "files")
+    assert died.returncode == -9, died.stderr
+    is_away = point in ("convert-poured", "convert-removed")
+    if booted:
+        compose.up(shop.directory)
+        (shop.place / "order").write_text("since")
+        assert (shop.place / "f").exists() is not is_away
+    recover(shop)
+    assert shop.running() == ["web"]
+    assert bool(api.inspect_volume(shop.files)["Options"]) is is_away
+    assert (shop.place / "f").read_text() == "before"
+    assert is_written(shop.place)
+    if booted:
+        written = shop.meanwhile if is_away else shop.files
+        assert (Path(api.inspect_volume(written)["Mountpoint"]) / "order").read_text() == "since"
+    again = shop.convert("files", "r2")
+    assert (again.details["done"] == [shop.files]) is is_away
+    assert shop.place == shop.target(shop.files)
+    assert (shop.place / "f").read_text() == "before"
+    assert (shop.place / "order").exists() is (booted and not is_away)
+    assert os.listxattr(shop.place) == []
+
+
+@pytest.mark.parametrize("booted", [False, True], ids=["", "and the host boots"])
+@pytest.mark.parametrize("point", ["convert-volumes", "convert-freed", "convert-removed"])
+def test_a_kill_on_the_way_back_leaves_the_new_volume_or_the_one_with_what_it_held(
+    with_volume: ShopWithVolume, api: Any, point: str, booted: bool
 ) -> None:
     shop = with_volume
     shop.up(api)
-    info = Docker(DOCKER_HOST).volume(shop.files)
-    assert info is not None
-    (info.mountpoint / "f").write_text("before")
-    died = shop.killed_at("convert-volumes")
+    (shop.place / "f").write_text("before")
+    shop.convert("files")
+    (shop.place / "f").write_text("after")
+    died = shop.killed_at(point, "undo")
     assert died.returncode == -9, died.stderr
-    engine = Docker(DOCKER_HOST)
-    if broken_off != "nothing done":
-        for one in engine.containers(shop.name):
-            engine.remove_stopped(one.id)
-    if broken_off in ("poured", "removed"):
-        kept_one = engine.create_volume(shop.kept, driver="local", options={}, labels={})
-        filesystem.exchange(kept_one.mountpoint, info.mountpoint)
-    if broken_off == "removed":
-        engine.remove_volume(shop.files)
-    Undo(shop.host.settings.state_dir / "undo", engine).take_back_open()
+    if booted:
+        compose.up(shop.directory)
+        (shop.place / "order").write_text("since")
+    recover(shop)
     assert shop.running() == ["web"]
-    assert (shop.target(shop.files) / "f").read_text() == "before"
-    assert is_written(shop.target(shop.files))
-    again = shop.convert("files", "r2")
-    assert again.details["done"] == [shop.files]
-    assert os.listxattr(shop.target(shop.files)) == []
+    is_back = point == "convert-removed"
+    assert (shop.place / "f").read_text() == ("before" if is_back else "after")
+    assert is_written(shop.place)
+    if booted:
+        written = Path(api.inspect_volume(shop.meanwhile)["Mountpoint"]) if is_back else shop.place
+        assert (written / "order").read_text() == "since"
+    if not is_back:
+        convert.undo_last(shop.name, shop.means("r3"), shop.stacks())
+    assert (shop.place / "f").read_text() == "before"
+    with pytest.raises(docker.errors.NotFound):
+        api.inspect_volume(shop.kept)
 
 
 def test_volumes_that_are_not_the_stacks_own_stay(with_volume: ShopWithVolume, api: Any) -> None:
@@ -346,7 +408,11 @@ host.settings = Settings(docker_root=root / "docker", backup_root=root / "backup
     docker_volumes=Path("/var/lib/docker/volumes"))
 host.store = host.opened()
 shop.host = host
-shop.convert()
+if sys.argv[6] == "undo":
+    from stackward.jobs import convert
+    convert.undo_last(shop.name, shop.means(), shop.stacks())
+else:
+    shop.convert(sys.argv[6] or None)
 """
 
 
@@ -357,7 +423,7 @@ def test_a_kill_leaves_the_old_tree_or_the_new_and_the_stack_runs_again(shop: Sh
     assert died.returncode == -9, died.stderr
     assert (shop.data / "f").read_text() == (shop.library / "f").read_text() == "before"
     assert shop.data.is_symlink() == (point != "convert-proven")
-    Undo(shop.host.settings.state_dir / "undo", Docker(DOCKER_HOST)).take_back_open()
+    recover(shop)
     assert api.inspect_container(shop.container)["State"]["Running"]
     assert shop.convert(run="r2").outcome is Outcome.OK
     for tree, place in (("data", shop.data), ("library", shop.library)):
@@ -367,6 +433,27 @@ def test_a_kill_leaves_the_old_tree_or_the_new_and_the_stack_runs_again(shop: Sh
     kept.expire(shop.host.settings.state_dir / "kept", NOW + timedelta(days=8))
     assert sorted(os.listdir(shop.directory)) == ["compose.yaml", "data", "library"]
     assert sorted(os.listdir(shop.volume / shop.name)) == ["data", "library"]
+
+
+def test_a_stack_that_a_host_booted_on_nothing_goes_on_on_what_comes_back(shop: Shop, api: Any, tmp_path: Path) -> None:
+    """Between two renames the tree is away; whoever starts the stack then has Docker make an empty directory for it."""
+    shop.up(api)
+    undo, aside, left = shop.means().undo, tmp_path / "aside", shop.host.settings.state_dir / "undo"
+    for number, steps in enumerate(
+        (
+            [Step("start", shop.container)],
+            [Step("stop", shop.container), Step("rename", str(aside), str(shop.data))],
+        )
+    ):
+        with undo.promised("a kill", steps, only_on_error=True):
+            (record,) = [file for file in left.iterdir() if "left" not in file.name]
+            (left / f"{number}-left.json").write_bytes(record.read_bytes())
+    api.stop(shop.container)
+    shop.data.rename(aside)
+    api.start(shop.container)
+    recover(shop)
+    assert (shop.data / "f").read_text() == "before"
+    assert is_written(shop.data)
 
 
 def test_the_comparison_finds_every_difference(tmp_path: Path) -> None:

@@ -6,15 +6,15 @@ What was there is kept for seven days.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stackward.core.errors import RefusedError, SettingsError, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, Tree, TreeKind, display
-from stackward.steps import conversion, kept, quiesce, restoring, sizes, snapshots
+from stackward.steps import conversion, kept, quiesce, restoring, sizes, snapshots, volume_move
 from stackward.steps.conversion import Move, Situation
 from stackward.steps.restoring import Means
 from stackward.steps.undo import Step
@@ -95,9 +95,13 @@ def undo_last(stack_name: str, means: Means, discovery_stacks: Sequence[Stack]) 
     volumes = _plain_again(means, stack)
     targets += [display(target) for _, target in volumes]
     plan = quiesce.whole_stack(stack)
-    with quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT) as still:
+    kept.require(record)
+    # The record counts as undone only when the volumes are: killed before, all of it can be undone once more.
+    with (
+        quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT) as still,
+        _volumes_exchanged(means, stack, [step for step, _ in volumes]),
+    ):
         places = kept.put_back(means.kept, record, means.now)
-        _exchange_volumes(means, stack, [step for step, _ in volumes])
     places += [f"volume {display(step.subject)}" for step, _ in volumes]
     part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)
     return JobResult(Outcome.OK, stacks=(part,), details={"undone": record.what, "places": places, "left": targets})
@@ -191,12 +195,13 @@ def _move(means: Means, stack: Stack, moves: Sequence[Move]) -> tuple[float | No
             record = replace(record, entries=tuple(map(conversion.entry, directories)))
             kept.write(means.kept, record)
             for move in directories:
-                conversion.swap(move, means.undo)
+                conversion.swap(move, means.undo, [one.id for one in plan.stop])
                 failed.callback(conversion.swap_back, move)
                 means.reach("convert-swapped")
             kept.write(means.kept, replace(record, done=True))
             failed.pop_all()
-            _exchange_volumes(means, stack, [_bound(means, move) for move in moves if move not in directories])
+            with _volumes_exchanged(means, stack, [_bound(means, m) for m in moves if m not in directories]):
+                pass
         means.reach("convert-resumed")
     for move in moves:
         conversion.settle(move.target)
@@ -210,15 +215,20 @@ def _bound(means: Means, move: Move) -> Step:
     return conversion.volume_step(move, info)
 
 
-def _exchange_volumes(means: Means, stack: Stack, steps: Sequence[Step]) -> None:
-    """Have the volumes removed and made again, and the services that ran on them started by Compose.
+@contextmanager
+def _volumes_exchanged(means: Means, stack: Stack, steps: Sequence[Step]) -> Iterator[None]:
+    """The body runs when the volumes were removed and made again; afterwards Compose starts the services that ran on them.
 
-    From the first moment on it is a promise: whoever finds it broken off finishes it.
+    Whoever finds it broken off finishes it, or leaves the volume as it was, and has the services started.
     """
-    if not steps:
+    if not steps or means.docker is None:
+        yield
         return
     names = {step.subject for step in steps}
     services = [one.service for one in stack.running if any(mount.name in names for mount in one.mounts)]
     up = [Step("up", str(stack.directory), service) for service in dict.fromkeys(services)]
     with means.undo.promised(f"volumes of stack {stack.name} are exchanged", [*steps, *up]):
         means.reach("convert-volumes")
+        for step in steps:
+            volume_move.exchange(means.docker, step.detail, means.reach)
+        yield

@@ -209,8 +209,11 @@ def was_moved(of: Entry) -> bool:
     return os.path.lexists(old)
 
 
-def swap(move: Move, undo: Undo) -> None:
+def swap(move: Move, undo: Undo, stopped: Sequence[str]) -> None:
     """The link takes the tree's place, and the tree goes to `old`. Killed meanwhile: one of them stands there.
+
+    Where the file system cannot swap names it takes two steps; who takes those back stops the containers `stopped` (by ID)
+    before, in case that a host that boots has started them on what Docker makes for a directory that is not there.
 
     Raises:
         OSError: the tree stands where it stood.
@@ -219,7 +222,7 @@ def swap(move: Move, undo: Undo) -> None:
     move.old.symlink_to(move.target)
     try:
         if not filesystem.exchange(move.old, move.place):
-            _swap_in_steps(move, undo)
+            _swap_in_steps(move, undo, stopped)
     except BaseException:
         if move.old.is_symlink():
             move.old.unlink()
@@ -238,10 +241,10 @@ def swap_back(move: Move) -> None:
     filesystem.sync_path(move.place.parent)
 
 
-def _swap_in_steps(move: Move, undo: Undo) -> None:
+def _swap_in_steps(move: Move, undo: Undo, stopped: Sequence[str]) -> None:
     link = move.old.with_suffix(".link")
     os.rename(move.old, link)
-    back = [Step("rename", str(move.old), str(move.place))]
+    back = [*(Step("stop", one) for one in stopped), Step("rename", str(move.old), str(move.place))]
     with undo.promised(f"{move.place} is moved to the volume", back, only_on_error=True):
         filesystem.rename_new(move.place, move.old)
         filesystem.rename_new(link, move.place)

@@ -42,7 +42,10 @@ SNAPSHOT_POINTS = (
 CONVERT_POINTS = (
     "convert-proven",  # the copy is there, compared and named; the stack stands still on the old tree
     "convert-swapped",  # a link leads to it; the stack stands still
-    "convert-volumes",  # the way forward for named volumes is on disk, none of them was touched
+    "convert-volumes",  # the record for named volumes is on disk, none of them was touched
+    "convert-freed",  # the containers that had the volume are removed
+    "convert-poured",  # what it held is in another one; it is empty
+    "convert-removed",  # there is no volume of its name
     "convert-resumed",  # the stack runs on it; the copy is not yet called finished
 )
 

@@ -136,6 +136,13 @@ def put_back(directory: Path, record: Record, now: datetime) -> list[str]:
     return changed
 
 
+def require(record: Record) -> None:
+    """Raises StackwardError where something that was kept is no longer there."""
+    lost = [e.kept for e in record.entries if e.identity and not os.path.lexists(e.kept) and not _is_back(e)]
+    if lost:
+        raise StackwardError(f"what was kept is gone: {', '.join(map(display, lost[:5]))}")
+
+
 def discard_unfinished(directory: Path, subject: str) -> None:
     """Remove what a killed restore of `subject` left. Its undo record was taken back before; doubt keeps.
 

@@ -17,7 +17,7 @@ from stackward.core.progress import Progress
 from stackward.steps import crashpoints, kept, quiesce, restore_path, restore_tree
 from stackward.steps.kept import Record
 from stackward.steps.restore_tree import Replacement
-from stackward.steps.undo import Undo
+from stackward.steps.undo import Step, Undo
 from stackward.tools import rsync
 from stackward.tools.docker import Docker
 
@@ -96,7 +96,9 @@ def replace_trees(
             aside = [move for one in chosen for move in restore_tree.moves_aside(one)]
             inward = [move for one in chosen for move in restore_tree.moves_in(one)]
             reason = f"restore of stack {stack.name}: what was there is moved aside"
-            with means.undo.promised(reason, restore_tree.ways_back(aside), only_on_error=True):
+            # A host that boots may have started them on directories that Docker made for those that are away.
+            stopped = [Step("stop", one.id) for one in plan.stop]
+            with means.undo.promised(reason, [*stopped, *restore_tree.ways_back(aside)], only_on_error=True):
                 restore_tree.carry_out(aside)
                 means.reach("restore-aside")
                 restore_tree.carry_out(inward)

@@ -30,11 +30,11 @@ from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
 class Step:
     """One step back.
 
-    `do` is "start" or "unpause" (`subject`: a container's ID), "exec" (`detail`: the command, run in the container
+    `do` is "start", "unpause" or "stop" (`subject`: a container's ID), "exec" (`detail`: the command, run in the container
     `subject`), "rename" (`subject` back to `detail`; whatever stands at `detail` is moved to `detail` + ".stackward-undone"),
     "up" (the compose project in the directory `subject`, or only its service `detail`), "discard" (removes that project,
     then `subject` itself and the path `detail`, if any) or "unit" (starts the host's unit `subject` through the bridge in
-    the directory `detail`, if it answers), or "volume" (`detail`: a `volume_move.VolumeMove`, carried out forwards).
+    the directory `detail`, if it answers), or "volume" (`detail`: a `volume_move.VolumeMove`, settled).
     """
 
     do: str
@@ -203,10 +203,12 @@ class Undo:
                 if stopping_since is not None:
                     self._docker.await_stop(step.subject, stopping_since)
                 self._docker.start(step.subject)
+            elif step.do == "stop":
+                self._docker.stop(step.subject)
             elif step.do == "unpause":
                 self._docker.unpause(step.subject)
             elif step.do == "volume":
-                volume_move.carry_out(self._docker, step.detail)
+                volume_move.settle(self._docker, step.detail)
             elif step.do == "exec":
                 self._docker.exec(step.subject, ["sh", "-c", step.detail], timeout_seconds=step.timeout_seconds)
         except (NotFoundError, HookTimeout):

@@ -2,23 +2,31 @@
 
 Docker cannot change a volume: it is removed and made again, under its name and with its labels, so that Compose takes it for
 its own. A volume that any container has, also a stopped one, cannot be removed: the stack's own, stopped before, are
-removed too, and Compose makes them again. What the volume held is kept in another one. Each step may be taken twice: a run
-that was killed is finished by whoever takes back its undo record.
+removed too, and Compose makes them again. What the volume held is kept in another one.
+
+For a moment what production looks for is not under the volume's name. Where everything ends in that moment, a host that
+boots starts the stack on an empty volume. So whoever finds an exchange broken off finishes it if it had come that far: such
+a stack is stopped, what it wrote is kept, and it goes on with its data. An exchange that had not come that far is
+none: the stack may have been at work since, on what it always had.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 from stackward.core.errors import StackwardError
 from stackward.tools import filesystem
-from stackward.tools.docker import Docker, DockerError
+from stackward.tools.docker import PROJECT_LABEL, Docker, DockerError
 from stackward.tools.docker_values import VolumeInfo
 
 KEPT_SUFFIX = ".before-stackward"
+MEANWHILE_SUFFIX = ".meanwhile-stackward"
 KEPT_LABEL = "stackward.kept"
 _RUNNING = ("running", "paused", "restarting")
 
@@ -43,64 +51,107 @@ def options_for(target: Path) -> dict[str, str]:
     return {"type": "none", "o": "bind", "device": str(target)}
 
 
-def carry_out(docker: Docker, written: str) -> None:
-    """Do what `to_json` wrote, from wherever it was left.
+def exchange(docker: Docker, written: str, reached: Callable[[str], None] = lambda _point: None) -> None:
+    """Do what `to_json` wrote, from the beginning. Whoever uses the volume has been stopped.
 
     Raises:
-        DockerError: somebody runs on the volume, or Docker could not do it.
-        OSError: what the volume holds could not be moved.
+        DockerError: somebody runs on the volume, and nothing was changed; or Docker could not do it.
     """
+    with _explained(written) as move:
+        info = docker.volume(move.name)
+        if info is None or bool(info.options) == bool(move.target):
+            return
+        _free(docker, move.name)
+        reached("convert-freed")
+        if move.target:
+            _pour(info, docker.volume(move.kept) or _create_kept(docker, move.kept, move.name))
+            reached("convert-poured")
+        docker.remove_volume(move.name)
+        reached("convert-removed")
+        _finish(docker, move)
+
+
+def settle(docker: Docker, written: str) -> None:
+    """After an exchange that ended in any way: finish it if production's data is away, else leave all as it is.
+
+    May be done twice.
+
+    Raises:
+        DockerError: Docker could not do it.
+    """
+    with _explained(written) as move:
+        info, kept = docker.volume(move.name), docker.volume(move.kept)
+        if kept is None or (info is not None and info.options):
+            return
+        if not os.listdir(kept.mountpoint):
+            docker.remove_volume(move.kept)  # nothing had been put into it, or all of it is back
+            return
+        if info is not None:
+            _stop(docker, move)
+            _free(docker, move.name)
+            _keep_meanwhile(docker, info)
+            if move.target:
+                docker.remove_volume(move.name)
+        _finish(docker, move)
+
+
+def _finish(docker: Docker, move: VolumeMove) -> None:
+    """From where what production had is in the kept volume, and nothing of it under its own name."""
+    if move.target:
+        docker.create_volume(move.name, driver="local", options=options_for(Path(move.target)), labels=move.labels)
+        return
+    kept = docker.volume(move.kept)
+    plain = docker.volume(move.name) or docker.create_volume(move.name, driver="local", options={}, labels=move.labels)
+    if kept is not None:
+        _pour(kept, plain)
+        docker.remove_volume(move.kept)
+
+
+@contextmanager
+def _explained(written: str) -> Iterator[VolumeMove]:
     move = VolumeMove(**json.loads(written))
     try:
-        if move.target:
-            _bind(docker, move)
-        else:
-            _unbind(docker, move)
-    except StackwardError as error:
-        raise DockerError(f"volume {move.name}: {error.message}") from error
+        yield move
+    except (StackwardError, OSError) as error:
+        what = error.message if isinstance(error, StackwardError) else str(error)
+        raise DockerError(f"volume {move.name}: {what}") from error
 
 
-def _bind(docker: Docker, move: VolumeMove) -> None:
-    info = docker.volume(move.name)
-    if info is not None and info.options:
-        return
-    if info is not None:
-        _free(docker, move.name)
-        kept = docker.volume(move.kept) or docker.create_volume(
-            move.kept, driver="local", options={}, labels={KEPT_LABEL: move.name}
-        )
-        _pour(info, kept)
-        docker.remove_volume(move.name)
-    docker.create_volume(move.name, driver="local", options=options_for(Path(move.target)), labels=move.labels)
-
-
-def _unbind(docker: Docker, move: VolumeMove) -> None:
-    kept = docker.volume(move.kept)
-    if kept is None:
-        return
-    info = docker.volume(move.name)
-    if info is not None and info.options:
-        _free(docker, move.name)
-        docker.remove_volume(move.name)
-        info = None
-    info = info or docker.create_volume(move.name, driver="local", options={}, labels=move.labels)
-    _pour(kept, info)
-    docker.remove_volume(move.kept)
+def _stop(docker: Docker, move: VolumeMove) -> None:
+    """Stop the stack's own containers that were started on the volume while it was empty."""
+    project = move.labels.get(PROJECT_LABEL)
+    for container in docker.containers(project):
+        if any(mount.name == move.name for mount in container.mounts) and container.state in _RUNNING:
+            docker.stop(container.id)
 
 
 def _free(docker: Docker, name: str) -> None:
     """Remove the stopped containers that have the volume. Raises DockerError where one of them runs."""
-    for container in docker.containers():
-        if any(mount.name == name for mount in container.mounts):
-            if container.state in _RUNNING:
-                raise DockerError(f"{container.name} runs on it", hint="stop it, and try again")
-            docker.remove_stopped(container.id)
+    having = [one for one in docker.containers() if any(mount.name == name for mount in one.mounts)]
+    for container in having:
+        if container.state in _RUNNING:
+            raise DockerError(f"{container.name} runs on it", hint="stop it, and try again")
+    for container in having:
+        docker.remove_stopped(container.id)
+
+
+def _keep_meanwhile(docker: Docker, info: VolumeInfo) -> None:
+    """What was written into the volume while it was empty goes to one that nobody uses."""
+    if not os.listdir(info.mountpoint):
+        return
+    suffixes = (MEANWHILE_SUFFIX if number == 1 else f"{MEANWHILE_SUFFIX}-{number}" for number in count(1))
+    name = next(name for suffix in suffixes if docker.volume(name := info.name + suffix) is None)
+    _pour(info, _create_kept(docker, name, info.name))
+
+
+def _create_kept(docker: Docker, name: str, of: str) -> VolumeInfo:
+    return docker.create_volume(name, driver="local", options={}, labels={KEPT_LABEL: of})
 
 
 def _pour(source: VolumeInfo, target: VolumeInfo) -> None:
-    """What is in one volume is in the other, in one step; where it is there already, it stays."""
+    """What is in one volume is in the other, which was empty, in one step."""
     if os.listdir(target.mountpoint):
-        return
+        raise OSError(f"{target.mountpoint} is not empty")
     if not filesystem.exchange(source.mountpoint, target.mountpoint):
         raise OSError(f"{source.mountpoint} cannot be exchanged with another directory")
     for one in (source, target):
