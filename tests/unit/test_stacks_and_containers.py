@@ -7,10 +7,13 @@ from pathlib import Path
 import docker.errors
 import pytest
 
+from stackward.jobs import audit
 from stackward.stacks import places
+from stackward.steps.doctor import Facts, policies
+from stackward.steps.sizes import Sizes
 from stackward.tools.docker import Docker
 from stackward.tools.filesystem import Mount
-from unit.hosts import DOCKER_HOST, SmallHost
+from unit.hosts import DOCKER_HOST, NOW, SmallHost
 
 pytestmark = pytest.mark.usefixtures("needs_compose")
 
@@ -32,13 +35,14 @@ def start(api, image):
     """Start a container as Compose would have from `directory`."""
     made = []
 
-    def started(project, directory, *, service="web", files=("compose.yaml",), binds=(), one_off="False"):
+    def started(project, directory, *, service="web", files=("compose.yaml",), binds=(), one_off="False", **more):
         labels = {
             "com.docker.compose.project": project,
             "com.docker.compose.service": service,
             "com.docker.compose.oneoff": one_off,
             "com.docker.compose.project.working_dir": str(directory),
             "com.docker.compose.project.config_files": ",".join(f"{directory}/{file}" for file in files),
+            **more,
         }
         config = api.create_host_config(binds=list(binds))
         container = api.create_container(
@@ -87,6 +91,21 @@ def test_projects_that_run_elsewhere_are_told_with_the_reason(host, name, start,
     outside = {project.project: project for project in discover().outside}
     assert (outside[name].reason, outside[name].running) == ("not under DOCKER_ROOT", 1)
     assert outside[f"{name}b"].reason == "not directly under DOCKER_ROOT"
+
+
+@pytest.mark.parametrize(("said", "decided"), [("false", True), ("Off", True), ("true", False), ("perhaps", False)])
+def test_a_project_elsewhere_that_is_switched_off_is_a_decision(host, name, start, discover, tmp_path, said, decided):
+    start(name, tmp_path, **{"stackward.backup": said})
+    start(name, tmp_path, service="db")
+    found = discover()
+    [project] = [project for project in found.outside if project.project == name]
+    assert project.switched_off == decided
+    assert ("label" in project.reason) == decided
+
+    facts = Facts(host.settings, None, found, host.store, Sizes(host.root / "sizes", NOW), (), None, NOW)
+    assert any(f"the project {name} " in finding.text for finding in policies.look(facts)) != decided
+    told = [finding.text for finding in audit.find(found, audit.Facts(), NOW)]
+    assert any(f"project {name} " in text for text in told) != decided
 
 
 def test_a_project_of_the_same_name_elsewhere_is_not_the_stacks(host, name, start, discover, tmp_path):

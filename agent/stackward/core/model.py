@@ -192,6 +192,7 @@ class PublishedPort:
 class Container:
     """A container as Docker sees it. `state` is Docker's word: running, paused, exited, restarting, created, dead.
 
+    `backup` is what its own label stackward.backup says, as it is written: for projects whose compose file is not seen.
     `exit_code` and `out_of_memory` speak of how it last ended, `error` of why it could not be started.
     """
 
@@ -214,6 +215,7 @@ class Container:
     restart_policy: str = ""  # Docker's word: no, always, unless-stopped, on-failure
     ports: tuple[PublishedPort, ...] = ()
     host_network: bool = False
+    backup: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def find(discovery: Discovery, facts: Facts, now: datetime) -> list[Finding]:
                     Finding(Severity.WARN if severity == "critical" else Severity.INFO, "lint", text, stack.name)
                 )
     for project in discovery.outside:
-        if project.project == facts.own_project:
+        if project.switched_off or project.project == facts.own_project:
             continue
         text = f"the compose project {display(project.project)} runs elsewhere and is not backed up: {project.reason}"
         found.append(Finding(Severity.WARN, "coverage", text))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stackward.core.values import parse_boolean
 from stackward.tools import compose
 
 if TYPE_CHECKING:
@@ -17,17 +18,22 @@ if TYPE_CHECKING:
 
 STAGING_SUFFIX = "-staging"
 DRILL_SUFFIX = "-drill"
+_SWITCHED_OFF = "its label stackward.backup says false"
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """A compose project that runs, but not from a directory directly under DOCKER_ROOT: it is not backed up."""
+    """A compose project that runs, but not from a directory directly under DOCKER_ROOT: it is not backed up.
+
+    `switched_off`: its labels say themselves that it is not to be, and nobody has to decide.
+    """
 
     project: str
     directory: str
     containers: int
     running: int
     reason: str
+    switched_off: bool = False
 
 
 def of_directory(containers: Iterable[Container], directory: Path) -> tuple[Container, ...]:
@@ -78,10 +84,20 @@ def outside(
             directory,
             len(group),
             sum(container.state == "running" for container in group),
-            _why(directory, root),
+            _SWITCHED_OFF if (off := _says_no(group)) else _why(directory, root),
+            off,
         )
         for (project, directory), group in sorted(groups.items())
     )
+
+
+def _says_no(containers: Iterable[Container]) -> bool:
+    """Whether a label on any of them says plainly that it is not to be backed up, and none says anything else."""
+    said = {container.backup for container in containers if container.backup}
+    try:
+        return bool(said) and not any(map(parse_boolean, said))
+    except ValueError:
+        return False
 
 
 def _is_elsewhere(container: Container) -> bool:

@@ -70,6 +70,7 @@ def container_of(found: Mapping[str, Any]) -> Container:
         restart_policy=str((host.get("RestartPolicy") or {}).get("Name") or ""),
         ports=tuple(sorted(set(_ports(found.get("NetworkSettings") or {})))),
         host_network=host.get("NetworkMode") == "host",
+        backup=labels.get("stackward.backup", ""),
     )
 
 

@@ -42,11 +42,12 @@ def look(facts: Facts) -> Iterator[Finding]:
         advice = f"if that is right: stackward accept {display(name)}"
         yield error("stacks", f"{display(name)} is held, nothing of it is pruned: {hold.reason}", advice)
     for project in discovery.outside:
-        yield warn(
-            "stacks",
-            f"the project {project.project} in {display(project.directory)} is not backed up: {project.reason}",
-            "move its directory to directly under DOCKER_ROOT, or leave it out knowingly",
-        )
+        if not project.switched_off:
+            yield warn(
+                "stacks",
+                f"the project {project.project} in {display(project.directory)} is not backed up: {project.reason}",
+                'move its directory to directly under DOCKER_ROOT, or label it stackward.backup: "false"',
+            )
 
 
 def _decided(stacks: tuple[Stack, ...]) -> Iterator[Finding]:
