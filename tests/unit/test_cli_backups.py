@@ -190,3 +190,16 @@ def test_prune_says_why_and_a_dry_run_is_not_recorded(host, capsys):
     assert called(capsys, "runs")[1] == []
     assert called(capsys, "prune")[1]["details"]["removed"] == []
     assert [row["job"] for row in called(capsys, "runs")[1]] == ["prune"]
+
+
+def test_prune_names_the_parts_that_went_where_the_day_stays(host, capsys, monkeypatch):
+    monkeypatch.setenv("BACKUP_RETENTION_DAYS", "7")
+    backup, old = host / "backup", NOW - timedelta(days=400)
+    day = data_backup(backup, f"data-{old:%Y-%m-%d}", old, {"shop": {"file": b"then"}, "gone": {"file": b"then"}})
+    seal(day, old, stack_entry("shop", old, tree("shop")), stack_entry("gone", old, tree("gone")))
+
+    _, out, _ = called(capsys, "prune", "--human")
+
+    assert f"prune ok  removed shop from {day.name}\n" in out
+    assert f"removed shop from {day.name}" in called(capsys, "runs", "--human")[1]
+    assert (day / "gone" / "file").exists()

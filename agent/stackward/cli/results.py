@@ -13,7 +13,7 @@ from stackward.core.units import format_bytes, format_duration
 from stackward.runner import exit_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rich.console import Console
 
@@ -45,10 +45,7 @@ def show(output: Output, job: str, result: JobResult) -> ExitCode:
 
 def draw(console: Console, job: str, result: JobResult) -> None:
     """A heading with the outcome, the reasons, a line per stack."""
-    named = ", ".join(map(display, result.artifacts))
-    told = [
-        text for text in (f"removed {named}" if named and job == "prune" else named, counted(result.counts)) if text
-    ]
+    told = [text for text in (named(job, result.artifacts, result.details), counted(result.counts)) if text]
     console.print(Text.assemble((job, "bold"), " ", outcome_text(result.outcome), "  ", ", ".join(told)))
     for reason in result.reasons:
         console.print(f"  {reason}")
@@ -72,6 +69,13 @@ def show_chain(
 
     output.show(whole, human)
     return result.exit_code
+
+
+def named(job: str, artifacts: Sequence[str], details: Mapping[str, Any] | None) -> str:
+    """What a run made, or what prune removed: of a day that stays for other stacks, only the parts that went."""
+    if job != "prune" or not artifacts:
+        return ", ".join(map(display, artifacts))
+    return f"removed {'; '.join((details or {}).get('removed') or map(display, artifacts))}"
 
 
 def counted(counts: Counts) -> str:

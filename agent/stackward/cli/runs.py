@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackward.cli.amounts import count
 from stackward.cli.render import outcome_text, table
-from stackward.cli.results import counted
+from stackward.cli.results import counted, named
 from stackward.core.model import display
 from stackward.core.units import format_duration
 from stackward.week import chains
@@ -51,7 +51,7 @@ def run(arguments: Namespace, context: Context) -> int:
 def _row(row: RunRow, zone: tzinfo) -> Sequence[str | Text]:
     took = format_duration((row.ended_at - row.started_at).total_seconds()) if row.ended_at else ""
     job = f"{row.job} {display(row.stack)}" if row.stack else row.job
-    what = counted(row.counts) or ", ".join(map(display, row.artifacts))
+    what = counted(row.counts) or named(row.job, row.artifacts, row.details)
     started = f"{row.started_at.astimezone(zone):%Y-%m-%d %H:%M}"
     return (started, took, job, row.trigger, outcome_text(row.outcome), what, "\n".join(row.reasons))
 
