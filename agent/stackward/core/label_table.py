@@ -117,7 +117,13 @@ KNOWN = (
         values.all_dumps,
     ),
     _service("backup.pre", values.parse_text, "a command", "none", "Runs in the service's container before the copy."),
-    _service("backup.post", values.parse_text, "a command", "none", "Runs in the service's container after the copy."),
+    _service(
+        "backup.post",
+        values.parse_text,
+        "a command",
+        "none",
+        "Runs in the service's container after the copy (of a snapshot: after it was taken), also where `pre` or the copy failed.",
+    ),
     _service(
         "backup.timeout",
         values.parse_time_limit,
@@ -154,9 +160,9 @@ KNOWN = (
     _stack(
         "staging.publish",
         values.parse_publish,
-        "`18080:web:80`",
+        "`18080:web:80`, `127.0.0.1:18080:web:80`",
         "none",
-        "Ports of the host that lead to the instance.",
+        "Ports of the host that lead to the instance; without an address open where production's are.",
     ),
     _stack("staging.env", values.parse_environment, "`NAME=VALUE`", "none", "Environment that overrides production's."),
     _stack(
@@ -171,6 +177,14 @@ KNOWN = (
         "a service's name",
         "none",
         "A hand-written service that is the instance, in place of a derived one.",
+    ),
+    _stack(
+        "staging.wait",
+        values.parse_time_limit,
+        "a duration",
+        "`15m`; `30m` in a drill",
+        "How long an instance may take to become well.",
+        max,
     ),
     _stack(
         "drill",
