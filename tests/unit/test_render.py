@@ -2,11 +2,12 @@ import io
 import json
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from stackward.cli.render import Amount, Output, Watched, outcome_text, table
+from stackward.cli.render import Amount, Output, Watched, outcome_text, shortened, table
 from stackward.cli.results import counted, document, draw
 from stackward.core.model import Counts, JobResult, Outcome, StackResult
 
@@ -24,6 +25,28 @@ def test_nothing_in_a_name_is_taken_for_markup():
 def test_long_words_are_folded_not_lost():
     out = drawn(table("", ("stack", "why"), [("shop", "x" * 100)]), width=40)
     assert out.count("x") == 100
+
+
+def test_a_long_name_is_shortened_in_the_middle_on_a_terminal_only():
+    names = ["s" * 200 + "-end", "shop", "名" * 100]
+    shown = table("", ("  stack", "outcome", "why"), [(f"  {name}", "failed", "the disk is full") for name in names])
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, highlight=False, markup=False)
+    console.print(shown)
+    lines = Text.from_ansi(console.file.getvalue()).plain.splitlines()
+    assert len(lines) == 4
+    assert all(line.rstrip().endswith("failed   the disk is full") for line in lines[1:])
+    assert lines[1].startswith("  ssss")
+    assert "s…sssssss-end" in lines[1]
+    assert lines[2].startswith("  shop ")
+    assert names[0] in drawn(shown, width=400)
+
+
+@pytest.mark.parametrize("width", range(1, 12))
+def test_what_is_shortened_fits(width):
+    for text in ("stackward", "名前はとても長い", "a"):
+        assert cell_len(shortened(text, width)) <= width
+    assert shortened("stackward", 9) == "stackward"
+    assert shortened("stackward", 6) == "sta…rd"
 
 
 def test_json_is_for_programs_and_tables_for_people(capsys):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -27,6 +30,8 @@ STYLES = {Outcome.OK: "green", Outcome.WARN: "yellow", Outcome.FAILED: "bold red
 
 
 _WORD_WIDTH = 20  # cells up to this are words, stamps and numbers: they stay on one line
+_NAME_WIDTH = 24  # names up to this are never shortened
+_NAMES = frozenset({"stack", "project", "tree", "job"})  # the columns that have names which somebody chose
 _PIPE_WIDTH = 200  # nobody folds lines that a pipe carries
 
 
@@ -63,7 +68,8 @@ class Output:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A table of plain text: nothing in a cell is taken for markup. Names go through `display` before.
 
-    Where the terminal is narrow, the last column is folded, the others only if they are sentences.
+    Where the terminal is narrow, the last column is folded, the others only if they are sentences. On a terminal long names
+    of stacks and the like are shortened in the middle.
     """
     cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     drawn = Table(
@@ -72,9 +78,41 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text
     for number, column in enumerate(columns):
         widest = max((line.cell_len for row in cells for line in row[number].split("\n")), default=0)
         drawn.add_column(Text(column), overflow="fold", no_wrap=number < len(columns) - 1 and widest <= _WORD_WIDTH)
+    names = [column.strip() in _NAMES for column in columns]
     for row in cells:
-        drawn.add_row(*row)
+        drawn.add_row(*(Name(cell) if name else cell for cell, name in zip(row, names, strict=True)))
     return drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name in a table: on a terminal one that would leave no room for the rest is shortened in the middle."""
+
+    text: Text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._shown(console, options)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._shown(console, options))
+
+    def _shown(self, console: Console, options: ConsoleOptions) -> Text:
+        if not console.is_terminal:
+            return self.text
+        room = min(max(_NAME_WIDTH, console.width // 4), options.max_width)
+        return Text(shortened(self.text.plain, room), self.text.style, no_wrap=True)
+
+
+def shortened(text: str, width: int) -> str:
+    """The text, or its beginning and its end with `…` between them, in at most `width` columns of a terminal."""
+    if cell_len(text) <= width:
+        return text
+    begin, end = 0, len(text)
+    while cell_len(text[: begin + 1]) <= width // 2:
+        begin += 1
+    while cell_len(text[end - 1 :]) <= width - width // 2 - 1:
+        end -= 1
+    return f"{text[:begin]}…{text[end:]}"
 
 
 def outcome_text(outcome: Outcome | None) -> Text:
