@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,15 @@ def _mounted(directory: Path, name: str, size: str) -> Path:
     return point
 
 
+def _unmount(point: Path) -> None:
+    """Let go of a disk; while something still looks at it (a container that just started), wait, then let go lazily."""
+    for _ in range(20):
+        if subprocess.run(["umount", point], check=False, capture_output=True).returncode == 0:
+            return
+        time.sleep(0.25)
+    subprocess.run(["umount", "--lazy", point], check=True)
+
+
 @pytest.fixture(scope="session")
 def btrfs_disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     directory = tmp_path_factory.mktemp("disks")
@@ -30,7 +40,7 @@ def btrfs_disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
         yield points[0], points[1]
     finally:
         for point in points:
-            subprocess.run(["umount", point], check=True)
+            _unmount(point)
 
 
 @pytest.fixture

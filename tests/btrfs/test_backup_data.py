@@ -41,7 +41,7 @@ class Host:
             state_dir=directory / "state",
             minimum_free_bytes=0,
         )
-        self.settings.state_dir.mkdir()
+        self.settings.state_dir.mkdir(exist_ok=True)
         self.store = Store.open(directory / "db", now=NIGHT, locks=Locks(directory / "locks"))
         self.stacks: dict[str, Stack] = {}
 
@@ -68,7 +68,7 @@ class Host:
             full_scan=full_scan,
             now=now,
             clock=lambda: now,
-            run_id=now.strftime("%Y%m%d%H%M%S"),
+            run_id=now.astimezone(UTC).strftime("%Y%m%d%H%M%S"),
             progress=Silent(),
             dry_run=dry_run,
         )
@@ -221,8 +221,20 @@ def change(directory: Path, dice: random.Random) -> None:
         names = sorted(path for path in directory.rglob("*") if not path.is_symlink())
 
 
+@pytest.mark.parametrize("seed", [5, 6, 8])
+def test_a_week_of_files_that_are_written_in_place_and_moved(
+    host: Host, place: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(in_place, "SMALLEST_BYTES", 0)
+    _a_week(host, place, seed)
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_a_week_of_changes_leaves_every_listed_day_as_it_was(host: Host, place: Path, seed: int) -> None:
+    _a_week(host, place, seed)
+
+
+def _a_week(host: Host, place: Path, seed: int) -> None:
     dice = random.Random(seed)
     trees = [place / "a" / "data", place / "a-elsewhere"]
     host.stack("a", *trees)

@@ -75,7 +75,7 @@ def _live_and_compare(
             assert tree
             assert number == ROUNDS
             return
-        apply_changes.apply(found, new / tree, new, btrfs_root / "copy", rules)
+        apply_changes.apply(found, new / tree, new, btrfs_root / "copy", rules, before=old if of_extents else None)
         rsync.copy(new / tree, btrfs_root / f"full-{number}", filters=filters)
         assert account(btrfs_root / "copy") == account(btrfs_root / f"full-{number}"), f"round {number}"
         old = new

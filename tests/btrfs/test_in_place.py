@@ -17,7 +17,7 @@ MEBIBYTE = 1 << 20
 
 
 class Copied:
-    """A subvolume with one large file, its snapshot, and a writable snapshot of a copy of it, as a day begins."""
+    """A subvolume with one large file, its snapshot, and a copy of it in a writable snapshot, as a day begins."""
 
     def __init__(self, volume: Path, root: Path) -> None:
         self.live = volume / "live"
@@ -28,9 +28,10 @@ class Copied:
         btrfs.snapshot(self.live, self.old, read_only=True)
         base = root / "base"
         btrfs.create_subvolume(base)
-        subprocess.run(["cp", "--archive", self.file, base], check=True)
-        self.day = root / "day"
-        btrfs.snapshot(base, self.day, read_only=False)
+        (base / "stack").mkdir()
+        subprocess.run(["cp", "--archive", self.file, base / "stack"], check=True)
+        btrfs.snapshot(base, root / "day", read_only=False)
+        self.day = root / "day/stack"
         self.new = volume / "new"
 
     def changed(self) -> changes.Changes:
@@ -38,7 +39,7 @@ class Copied:
         return changes.account(sendstream.changes_between(self.old, self.new), b"")
 
     def apply(self, found: changes.Changes) -> apply_changes.Applied:
-        return apply_changes.apply(found, self.new, self.new, self.day, ())
+        return apply_changes.apply(found, self.new, self.new, self.day, (), before=self.old)
 
     def exclusive_bytes(self) -> int:
         """What the day holds for itself alone."""
@@ -129,3 +130,27 @@ def test_one_of_two_names_is_not_written_into(copied: Copied) -> None:
     assert applied.digests == {}
     assert same(copied.day / "large", copied.file)
     assert os.stat(copied.day / "large").st_ino == os.stat(copied.day / "other").st_ino
+
+
+def test_a_move_takes_no_room(copied: Copied) -> None:
+    (copied.live / "library/2026").mkdir(parents=True)
+    copied.file.rename(copied.live / "library/2026/moved")
+    applied = copied.apply(copied.changed())
+    assert same(copied.day / "library/2026/moved", copied.live / "library/2026/moved")
+    assert sorted(os.listdir(copied.day)) == ["library"]
+    assert applied.digests.keys() == {b"library/2026/moved"}
+    assert applied.bytes_grown == 0
+    assert copied.exclusive_bytes() == 0
+
+
+def test_one_that_was_moved_and_changed_is_copied(copied: Copied) -> None:
+    moved = copied.live / "moved"
+    copied.file.rename(moved)
+    with moved.open("r+b") as file:
+        file.write(b"new")
+    copied.file.write_bytes(os.urandom(2 * MEBIBYTE))
+    applied = copied.apply(copied.changed())
+    assert same(copied.day / "moved", moved)
+    assert same(copied.day / "large", copied.file)
+    assert applied.bytes_changed == 66 * MEBIBYTE
+    assert sorted(os.listdir(copied.day)) == ["large", "moved"]

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackward.core import gitignore
-from stackward.steps import in_place
+from stackward.steps import in_place, moved_files
 from stackward.steps.changes import Changes
 from stackward.steps.day import Day
 from stackward.tools import btrfs, filesystem, manifest, rsync
@@ -50,37 +51,51 @@ def apply(
     target: Path,
     rules: tuple[gitignore.Rule, ...],
     *,
+    before: Path | None = None,
     linked: bool = False,
 ) -> Applied:
     """Make `target`, which equals the tree as it was, equal to `source`, the tree in the new snapshot `subvolume`.
 
+    `before` is the snapshot with the tree as it was; where it is given, large files that were renamed are not copied.
     With `linked`, its files are hard links to the last backup's: none is ever written through.
 
     Raises:
         CommandError, OSError, SendStreamError: the day's part is not whole.
     """
     here, there = os.fsencode(source), os.fsencode(target)
-    plan = _cleared(changes, here, there, rules, linked=linked)
-    grown = sum(_size(here, path) - _size(there, path) for path in [*plan.content, *plan.in_place])
+    old_tree = os.fsencode(before / source.relative_to(subvolume)) if before is not None else b""
     digests: dict[bytes, str] = {}
-    try:
-        written = _rewrite(changes, plan, here, there, digests)
-        for paths in (plan.content, plan.attributes):  # a new time alone makes rsync write a file anew
-            others = {name for path in paths for name in _other_names(source, subvolume, path)}
-            paths |= {name for name in others if not _left_out(rules, name, is_directory=False)}
-        parted = {path for path in plan.attributes if linked and _unlinked(there, path)}
-        content, attributes = plan.content | parted, plan.attributes - parted
-        attributes |= {os.path.dirname(path) for path in [*content, *plan.gone]} - content | digests.keys()
-        written += _copy(source, target, sorted(content), "--ignore-times") if content else 0
-        attributes = {path for path in attributes if _status(here, path) is not None}
-        written += _copy(source, target, sorted(attributes - {b""})) if attributes - {b""} else 0
-    except BaseException:
-        for path in digests:  # a full scan would take them for files that were not written since the last backup
-            os.utime(there + b"/" + path)
-        raise
+    with moved_files.set_aside(_renamed(changes, here, rules), here, there, before, old_tree) as moved:
+        plan = _cleared(changes, here, there, rules, linked=linked)
+        grown = sum(_size(here, path) - _size(there, path) for path in [*plan.content, *plan.in_place])
+        try:
+            written = _rewrite(changes, plan, here, there, digests)
+            for paths in (plan.content, plan.attributes):  # a new time alone makes rsync write a file anew
+                others = {name for path in paths for name in _other_names(source, subvolume, path)}
+                paths |= {name for name in others if not _left_out(rules, name, is_directory=False)}
+            parted = {path for path in plan.attributes if linked and _unlinked(there, path)}
+            content, attributes = plan.content | parted, plan.attributes - parted
+            written += _copy(source, target, content - moved.aside.keys(), "--ignore-times")
+            written += _copy(source, target, moved.place(here, there, digests), "--ignore-times")
+            attributes |= {os.path.dirname(path) for path in [*content, *plan.gone]} - content | digests.keys()
+            attributes |= {os.path.dirname(path) for path in moved.aside}
+            attributes = {path for path in attributes if _status(here, path) is not None}
+            written += _copy(source, target, attributes - {b""})
+        except BaseException:
+            for path in digests:  # a full scan would take them for files that were not written since the last backup
+                os.utime(there + b"/" + path)
+            raise
     if b"" in attributes:
         _take_attributes(here, there)
     return Applied(sorted(content | attributes), plan.gone, digests, written, grown - plan.lost)
+
+
+def _renamed(changes: Changes, here: bytes, rules: tuple[gitignore.Rule, ...]) -> Iterator[bytes]:
+    """All that has, or is in something that has, another name than before, or is new."""
+    for path in _topmost(changes):
+        found = _status(here, path)
+        if path in changes.whole and found is not None and not _left_out(rules, path, stat.S_ISDIR(found.st_mode)):
+            yield from _expanded(here, path, rules)
 
 
 def _rewrite(changes: Changes, plan: _Plan, here: bytes, there: bytes, digests: dict[bytes, str]) -> int:
@@ -272,9 +287,12 @@ def _take_attributes(source: bytes, target: bytes) -> None:
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _copy(source: Path, target: Path, paths: Sequence[bytes], *more: str) -> int:
+def _copy(source: Path, target: Path, paths: AbstractSet[bytes], *more: str) -> int:
+    """Have rsync copy these paths, directories without what is in them. Returns how many bytes it wrote."""
+    if not paths:
+        return 0
     with tempfile.NamedTemporaryFile(prefix="stackward-") as names:
-        names.write(b"".join(b"./" + path + b"\0" for path in paths))
+        names.write(b"".join(b"./" + path + b"\0" for path in sorted(paths)))
         names.flush()
         extra = (f"--files-from={names.name}", "--from0", *more)
         transfer = rsync.copy(source, target, delete=False, extra=extra)

@@ -165,7 +165,9 @@ def _by_changes(
     relative = str(source.tree.artifact_path)
     if not day.subvolume:
         day.fill(relative, base)
-    applied = apply_changes.apply(found, read_from, snapshot, day.place(relative), rules, linked=not day.subvolume)
+    place, linked = day.place(relative), not day.subvolume
+    before_it = None if linked else old
+    applied = apply_changes.apply(found, read_from, snapshot, place, rules, before=before_it, linked=linked)
     transfer = rsync.Transfer(
         files=0,
         files_changed=len(applied.copied),
