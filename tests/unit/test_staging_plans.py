@@ -119,7 +119,15 @@ def test_of_two_that_want_one_port_the_second_is_refused(host, stack):
     stack("wiki", web(), **{"compose.staging.yaml": override})
     plans = plan_of(host)
     assert reasons(plans["shop"]) == ""
-    assert reasons(plans["wiki"]) == "port 18080 is taken by the instance of shop"
+    assert "port 18080" in reasons(plans["wiki"])
+    assert "the instance of wiki is to have, is taken by the instance of shop" in reasons(plans["wiki"])
+
+
+@pytest.mark.parametrize(("wanted", "refused"), [("127.0.0.1:8080:80", True), ("10.0.0.1:8081:80", False)])
+def test_no_instance_takes_a_port_of_production_not_even_while_that_is_down(host, stack, wanted, refused):
+    stack("wiki", "services: {web: {image: nginx, ports: ['8080:80', '127.0.0.1:8081:80']}}")
+    stack("shop", web(), **{"compose.staging.yaml": f"services: {{web: {{ports: ['{wanted}']}}}}"})
+    assert ("is taken by wiki itself" in reasons(plan_of(host)["shop"])) is refused
 
 
 def test_a_hand_written_service_is_taken_as_it_is(host, stack):

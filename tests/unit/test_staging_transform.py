@@ -6,7 +6,9 @@ import copy
 
 import pytest
 
-from stackward.core.staging import EDGE, PROXY, Facts, Move, Wish, audit, derive, escaped, lifted, published
+from stackward.core.model import Publish
+from stackward.core.staging import EDGE, PROXY, Facts, Move, Wish, audit, derive, escaped, lifted
+from stackward.core.staging_ports import HostPort, published
 
 VOLUME = "/srv/containers"
 NIGHTLY = "/srv/containers/.nightly"
@@ -213,21 +215,23 @@ def test_production_ports_are_left_out():
 
 
 def test_ports_that_are_asked_for_lead_through_the_proxy_alone():
-    derived = staged(model(), Wish("shop-staging", "shop", publish=((18080, "web", 80), (18081, "web", 81))))
+    derived = staged(
+        model(), Wish("shop-staging", "shop", publish=(Publish(18080, "web", 80, "0.0.0.0"), Publish(18081, "web", 81)))
+    )
     proxy = derived.model["services"][PROXY]
     assert proxy["command"] == ["20000:web:80", "20001:web:81"]
     assert [(port["published"], port["target"]) for port in proxy["ports"]] == [("18080", 20000), ("18081", 20001)]
     assert set(proxy["networks"]) == {"default", EDGE}
     assert derived.model["networks"][EDGE] == {}
     assert set(derived.model["services"]["web"]["networks"]) == {"default"}
-    assert list(published(derived.model)) == [18080, 18081]
+    assert list(published(derived.model)) == [HostPort(18080), HostPort(18081, "127.0.0.1")]
 
 
 @pytest.mark.parametrize(
     ("service", "publish", "why"),
     [
-        ({}, ((18080, "nobody", 80),), "names nobody"),
-        ({"network_mode": "none"}, ((18080, "web", 80),), "web has no network"),
+        ({}, (Publish(18080, "nobody", 80), Publish(18081, "web", 80)), "names nobody"),
+        ({"network_mode": "none"}, (Publish(18080, "web", 80),), "web has no network"),
     ],
 )
 def test_a_port_that_leads_nowhere_is_refused(service, publish, why):
@@ -237,7 +241,7 @@ def test_a_port_that_leads_nowhere_is_refused(service, publish, why):
 def test_a_port_of_a_service_in_anothers_network_leads_to_that_one():
     whole = model(network_mode="service:vpn")
     whole["services"]["vpn"] = {"image": "vpn", "networks": {"default": None}}
-    derived = staged(whole, Wish("shop-staging", "shop", publish=((18080, "web", 80),)))
+    derived = staged(whole, Wish("shop-staging", "shop", publish=(Publish(18080, "web", 80),)))
     assert derived.refusals == ()
     assert derived.model["services"][PROXY]["command"] == ["20000:vpn:80"]
 
@@ -245,7 +249,7 @@ def test_a_port_of_a_service_in_anothers_network_leads_to_that_one():
 def test_two_services_that_use_each_others_network_have_none():
     whole = model(network_mode="service:vpn")
     whole["services"]["vpn"] = {"image": "vpn", "network_mode": "service:web"}
-    assert "has no network" in refused(whole, Wish("shop-staging", "shop", publish=((18080, "web", 80),)))
+    assert "has no network" in refused(whole, Wish("shop-staging", "shop", publish=(Publish(18080, "web", 80),)))
 
 
 def test_a_prober_needs_an_image_and_networks_but_refuses_nothing():
@@ -258,7 +262,7 @@ def test_a_prober_needs_an_image_and_networks_but_refuses_nothing():
 
 def test_without_an_image_for_the_proxy_ports_are_refused():
     facts = Facts(moves=FACTS.moves)
-    assert "proxy" in refused(model(), Wish("shop-staging", "shop", publish=((18080, "web", 80),)), facts)
+    assert "proxy" in refused(model(), Wish("shop-staging", "shop", publish=(Publish(18080, "web", 80),)), facts)
 
 
 def test_a_prober_is_in_every_network_and_publishes_nothing():
@@ -466,9 +470,81 @@ def test_a_stack_of_profiles_alone_has_no_instance():
     assert "no service that production runs" in refused(model(profiles=["x"]))
 
 
-def test_ports_in_a_range_or_without_a_number_are_not_counted():
-    ports = [{"target": 80, "published": "8000-8010"}, {"target": 81}, "82"]
-    assert list(published({"services": {"web": {"ports": ports}, "db": None}})) == []
+def test_ports_without_a_number_take_none_of_the_hosts_and_a_range_any():
+    ports = [{"target": 80, "published": "8000-8001", "host_ip": "::", "protocol": "udp"}, {"target": 81}, "82"]
+    taken = list(published({"services": {"web": {"ports": ports}, "db": None}}))
+    assert taken == [HostPort(8000, protocol="udp"), HostPort(8001, protocol="udp")]
+
+
+@pytest.mark.parametrize(
+    ("production", "asked", "open_at"),
+    [
+        ([], "", ["127.0.0.1"]),
+        ([{"target": 80, "published": "8080"}], "", [""]),
+        ([{"target": 80, "published": "8080", "host_ip": "127.0.0.1"}], "", ["127.0.0.1"]),
+        (
+            [
+                {"target": 80, "published": "8080", "host_ip": "::1"},
+                {"target": 80, "published": "8080", "host_ip": "10.0.0.1"},
+            ],
+            "",
+            ["10.0.0.1", "::1"],
+        ),
+        ([{"target": 80, "published": "8080", "host_ip": "10.0.0.1"}, {"target": 80, "published": "8081"}], "", [""]),
+        ([{"target": 81, "published": "8080"}], "", ["127.0.0.1"]),
+        ([{"target": 80, "published": "8080", "protocol": "udp"}], "", ["127.0.0.1"]),
+        ([{"target": 80}], "", ["127.0.0.1"]),
+        ([], "0.0.0.0", [""]),
+        ([{"target": 80, "published": "8080"}], "127.0.0.1", ["127.0.0.1"]),
+        ([], "[::1]", ["::1"]),
+    ],
+)
+def test_a_port_is_opened_no_wider_than_productions_unless_asked(production, asked, open_at):
+    derived = staged(model(ports=production), Wish("s", "shop", publish=(Publish(18080, "web", 80, asked),)))
+    assert [port.address for port in published(derived.model)] == open_at
+    assert any("18080 is open at" in note for note in derived.notes) == ("" not in open_at and not asked)
+
+
+def test_a_port_of_a_service_in_anothers_network_is_opened_as_that_ones():
+    whole = model(network_mode="service:vpn")
+    whole["services"]["vpn"] = {
+        "image": "vpn",
+        "networks": {"default": None},
+        "ports": [{"target": 80, "published": "8080"}],
+    }
+    assert list(published(staged(whole, Wish("s", "shop", publish=(Publish(18080, "web", 80),))).model)) == [
+        HostPort(18080)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "clash"),
+    [
+        (HostPort(80), HostPort(80), True),
+        (HostPort(80), HostPort(80, "10.0.0.1"), True),
+        (HostPort(80, "127.0.0.1"), HostPort(80, "10.0.0.1"), False),
+        (HostPort(80), HostPort(81), False),
+        (HostPort(80), HostPort(80, protocol="udp"), False),
+    ],
+)
+def test_two_want_the_same_port_where_their_addresses_meet(one, other, clash):
+    assert one.meets(other) is other.meets(one) is clash
+    assert (str(HostPort(80, "::1")), str(HostPort(80))) == ("[::1]:80", "80")
+
+
+def test_whoever_waits_for_a_database_waits_until_it_has_recovered():
+    whole = model(depends_on={"db": {"condition": "service_healthy"}, "cache": {"condition": "service_started"}})
+    check = {"test": ["CMD", "pg_isready"], "interval": "5s", "retries": 3}
+    whole["services"] |= {"db": {"image": "postgres", "healthcheck": check}, "cache": {"image": "redis"}}
+    services = staged(whole, Wish("s", "shop", wait_seconds=1200)).model["services"]
+    assert services["db"]["healthcheck"] == {**check, "start_period": "1200s"}
+    assert "healthcheck" not in services["cache"]
+
+
+def test_a_service_that_is_not_wanted_is_not_in_it():
+    whole = model()
+    whole["services"]["staging"] = {"image": "nginx"}
+    assert list(staged(whole, Wish("s", "shop", without=("staging",))).model["services"]) == ["web"]
 
 
 def test_the_environment_that_is_asked_for_wins():

@@ -202,7 +202,7 @@ def _document(one: Plan) -> dict[str, Any]:
         "kind": "refused" if one.refusals else "by hand" if one.service else "derived",
         "refused": [str(refusal) for refusal in one.refusals],
         "notes": list(one.notes),
-        "ports": list(one.ports),
+        "ports": [str(port) for port in one.ports],
     }
 
 

@@ -5,10 +5,11 @@ Every parser raises ValueError whose message goes on after the label's name: "mu
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-from stackward.core.model import Keep, Quiesce
+from stackward.core.model import Keep, Publish, Quiesce
 from stackward.core.patterns import rsync_filters
 from stackward.core.units import parse_duration
 from stackward.core.values import parse_boolean, parse_list
@@ -20,7 +21,7 @@ _TREES_NARROW_TO_WIDE = ("data", "writable", "all")
 _QUIESCE_MILD_TO_STRICT = (Quiesce.NONE, Quiesce.AUTO, Quiesce.PAUSE, Quiesce.STOP)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 _PORT = r"([1-9]\d{0,4})"
-_PUBLISH = re.compile(rf"{_PORT}:({_NAME.pattern}):{_PORT}", re.ASCII)
+_PUBLISH = re.compile(rf"(?:([0-9.]+|\[[0-9a-fA-F:.]+\]):)?{_PORT}:({_NAME.pattern}):{_PORT}", re.ASCII)
 
 
 def one_of(*words: str) -> Callable[[str], str]:
@@ -92,13 +93,23 @@ def parse_dumps(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(dumps))
 
 
-def parse_publish(text: str) -> tuple[tuple[int, str, int], ...]:
-    """(port on the host, service, port of the service) of each item."""
+def parse_publish(text: str) -> tuple[Publish, ...]:
     matches = [_PUBLISH.fullmatch(item) for item in parse_list(text)]
-    ports = [(int(match[1]), match[2], int(match[3])) for match in matches if match]
-    if not ports or len(ports) < len(matches) or any(max(here, there) > 65535 for here, _, there in ports):
-        raise ValueError("must be PORT:SERVICE:PORT such as 18080:web:80")
-    return tuple(ports)
+    found = [Publish(int(match[2]), match[3], int(match[4]), match[1] or "") for match in matches if match]
+    if (
+        not found
+        or len(found) < len(matches)
+        or any(max(one.port, one.target) > 65535 or not _is_address(one.address) for one in found)
+    ):
+        raise ValueError("must be PORT:SERVICE:PORT or ADDRESS:PORT:SERVICE:PORT such as 18080:web:80")
+    return tuple(found)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return not text or ipaddress.ip_address(text.strip("[]")) is not None
+    except ValueError:
+        return False
 
 
 def parse_environment(text: str) -> tuple[tuple[str, str], ...]:

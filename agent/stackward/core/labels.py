@@ -225,6 +225,7 @@ def _policy(stack: str, decided: Mapping[str, Any]) -> Policy:
             post=decided.get(PREFIX + "staging.post", ()),
             empty=decided.get(PREFIX + "staging.empty", ()),
             service=decided.get(PREFIX + "staging.service", ""),
+            wait_seconds=decided.get(PREFIX + "staging.wait"),
         ),
         drill=decided.get(PREFIX + "drill", ""),
         tier=decided.get(PREFIX + "tier", "infra" if stack in INFRA_STACKS else "app"),

@@ -113,19 +113,30 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """A port of the host that leads to a port of a service; `address` is "" where nobody said which of the host's."""
+
+    port: int
+    service: str
+    target: int
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Staging:
     """What the labels say of a stack's staging instance.
 
-    `services` is empty for all of them, `publish` is (port of the host, service, its port), `service` a hand-written one
-    that takes the place of a derived instance.
+    `services` is empty for all of them, `service` is a hand-written one that takes the place of a derived instance.
+    `wait_seconds` is how long an instance may take to become well; None where nobody said.
     """
 
     services: tuple[str, ...] = ()
-    publish: tuple[tuple[int, str, int], ...] = ()
+    publish: tuple[Publish, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     post: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     service: str = ""
+    wait_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

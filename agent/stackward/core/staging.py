@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stackward.core import staging_mounts, staging_services
+from stackward.core import staging_mounts, staging_ports, staging_services
 from stackward.core.model import display
 from stackward.core.staging_facts import Facts, Move, Refusal, Wish
 from stackward.core.staging_mounts import audit
@@ -28,7 +28,6 @@ __all__ = [
     "derive",
     "escaped",
     "lifted",
-    "published",
 ]
 
 PROXY = "stackward-proxy"
@@ -66,6 +65,7 @@ def derive(model: Mapping[str, Any], wish: Wish, facts: Facts) -> Derived:
             out[name]["volumes"] = mounts
         refusals += service.refusals
         notes += service.notes
+    _give_time(out, wish)
     networks = sorted({net for service in out.values() for net in service.get("networks") or {}})
     derived: dict[str, Any] = {
         "name": wish.name,
@@ -77,6 +77,7 @@ def derive(model: Mapping[str, Any], wish: Wish, facts: Facts) -> Derived:
     notes += stores.notes
     if wish.publish or wish.prober:
         _add_proxy(derived, wish, facts, refusals)
+        notes += _publish(derived, services, wish)
     if not networks:
         del derived["networks"]
     return Derived(derived, tuple(refusals), tuple(dict.fromkeys(notes)), stores.files)
@@ -99,14 +100,6 @@ def escaped(value: Any) -> Any:
     return value.replace("$", "$$") if isinstance(value, str) else value
 
 
-def published(model: Mapping[str, Any]) -> Iterator[int]:
-    """The ports of the host that a project takes."""
-    for service in (model.get("services") or {}).values():
-        for port in (service or {}).get("ports") or []:
-            if isinstance(port, Mapping) and str(port.get("published") or "").isdecimal():
-                yield int(port["published"])
-
-
 def _says(document: Any, path: Sequence[str]) -> bool:
     for key in path:
         if not isinstance(document, Mapping) or key not in document:
@@ -123,19 +116,32 @@ def _chosen(
     refusals += [Refusal(f"stackward.staging.services names {display(name)}, which is no service") for name in strange]
     if wish.services:
         return tuple(name for name in services if name in wish.services)
-    chosen = tuple(name for name, one in services.items() if not one.get("profiles") or name in wish.present)
-    left = [name for name in services if name not in chosen]
+    asked = {name: one for name, one in services.items() if name not in wish.without}
+    chosen = tuple(name for name, one in asked.items() if not one.get("profiles") or name in wish.present)
+    left = [name for name in asked if name not in chosen]
     notes += [f"{display(name)}: it has a profile that production does not run, left out" for name in left]
     if not chosen:
         refusals.append(Refusal("it has no service that production runs"))
     return chosen
 
 
+def _give_time(services: dict[str, dict[str, Any]], wish: Wish) -> None:
+    """A database that recovers is not unhealthy yet: Compose would give up on those that wait for it.
+
+    The copy was taken while production ran, so it recovers even where production's never had to.
+    """
+    for service in services.values():
+        for name, how in (service.get("depends_on") or {}).items():
+            check = dict(services[name].get("healthcheck") or {})
+            if how.get("condition") == "service_healthy" and not check.get("disable"):
+                services[name]["healthcheck"] = {**check, "start_period": f"{wish.wait_seconds:.0f}s"}
+
+
 def _add_proxy(derived: dict[str, Any], wish: Wish, facts: Facts, refusals: list[Refusal]) -> None:
     """A small container that is in the instance's networks and in one with a way in; only it publishes ports."""
     services = derived["services"]
     networks: set[str] = set()
-    for _port, name, _target in wish.publish:
+    for name in (one.service for one in wish.publish):
         if name not in services:
             refusals.append(Refusal(f"stackward.staging.publish names {display(name)}, which is not in the instance"))
         elif not (found := _networks_of(services, name)):
@@ -153,7 +159,7 @@ def _add_proxy(derived: dict[str, Any], wish: Wish, facts: Facts, refusals: list
                 Refusal("its ports need a proxy, whose image is the appliance's own: it is not known", hint)
             )
         return
-    ways = [f"{_PROXY_PORT + n}:{_host_of(services, name)}:{port}" for n, (_, name, port) in enumerate(wish.publish)]
+    ways = [f"{_PROXY_PORT + n}:{_host_of(services, one.service)}:{one.target}" for n, one in enumerate(wish.publish)]
     services[PROXY] = {
         "image": facts.proxy_image,
         "pull_policy": "never",
@@ -168,18 +174,32 @@ def _add_proxy(derived: dict[str, Any], wish: Wish, facts: Facts, refusals: list
         "labels": dict(staging_services.LABELS),
         "networks": dict.fromkeys(sorted(networks)),
     }
-    if ways:
-        services[PROXY]["networks"][EDGE] = None
-        services[PROXY]["ports"] = [
-            {"mode": "host", "target": _PROXY_PORT + n, "published": str(port), "protocol": "tcp"}
-            for n, (port, _name, _target) in enumerate(wish.publish)
-        ]
-        derived["networks"][EDGE] = {}
+
+
+def _publish(derived: dict[str, Any], production: Mapping[str, Mapping[str, Any]], wish: Wish) -> Iterator[str]:
+    """Open the proxy's ports, none of them wider than production's. Yields where one is not open at all addresses."""
+    if not wish.publish or PROXY not in derived["services"]:
+        return
+    ports: list[dict[str, Any]] = []
+    for number, one in enumerate(wish.publish):
+        found = staging_ports.addresses(production, one, _host_of(production, one.service))
+        if not one.address and "" not in found:
+            where = ", ".join(found)
+            yield f"port {one.port} is open at {where} alone, no wider than production's; stackward.staging.publish can say more"
+        for address in found:
+            host_ip = {"host_ip": address} if address else {}
+            way = {"target": _PROXY_PORT + number, "published": str(one.port), "protocol": "tcp"}
+            ports.append({"mode": "host", **host_ip, **way})
+    derived["services"][PROXY]["networks"][EDGE] = None
+    derived["services"][PROXY]["ports"] = ports
+    derived["networks"][EDGE] = {}
 
 
 def _host_of(services: Mapping[str, Any], name: str) -> str:
     """The service whose network this one uses."""
     seen = {name}
+    if name not in services:
+        return name
     while (mode := str(services[name].get("network_mode") or "")).startswith("service:"):
         name = mode.removeprefix("service:")
         if name in seen or name not in services:

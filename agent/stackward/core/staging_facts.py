@@ -6,24 +6,29 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from stackward.core.model import Publish
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What the instance is to be.
 
     `name` is its project, `production` that of the stack. `services` are the only ones wanted (none named: all that
-    production runs: those without a profile, and those that are `present` as containers). With `prober`, a container that can
-    reach every service is added, whatever is published.
+    production runs: those without a profile, and those that are `present` as containers), but never those `without`. With
+    `prober`, a container that can reach every service is added, whatever is published. `wait_seconds` is how long it may
+    take to become well.
     """
 
     name: str
     production: str
     services: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     present: frozenset[str] = frozenset()
-    publish: tuple[tuple[int, str, int], ...] = ()
+    publish: tuple[Publish, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     empty: tuple[str, ...] = ()
     prober: bool = False
+    wait_seconds: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from stackward.tools import compose, filesystem
 from stackward.tools.docker import Docker, DockerError
 
 SUFFIX = "-drill"
-HEALTHY_SECONDS = 1800.0  # a database that recovers may need minutes
+WAIT_SECONDS = 1800.0  # a database that recovers may need minutes
 _LOG_LINES = 1000
 _LOGS_KEPT = 5
 
@@ -39,7 +39,6 @@ class Means:
     now: datetime
     run_id: str
     progress: Progress
-    limit_seconds: float = HEALTHY_SECONDS
 
     def reach(self, point: str) -> None:
         crashpoints.reach(point, self.settings.crash_point)
@@ -144,10 +143,16 @@ def _seen(
 
 def _plan(means: Means, docker: Docker, stack: Stack, copy: Copy, home: Path, image: str) -> Plan:
     """Raises NotDerivableError with every reason."""
-    if stack.policy.staged.service:
-        raise NotDerivableError("its staging instance is a hand-written service, which runs on .nightly alone")
     empty = staging.uncopied(stack.trees)
-    place = Place(home, stack.project + SUFFIX, copy.moves, prober=True, empty=empty, volumes=copy.volumes)
+    place = Place(
+        home,
+        stack.project + SUFFIX,
+        copy.moves,
+        prober=True,
+        empty=empty,
+        volumes=copy.volumes,
+        wait_seconds=WAIT_SECONDS,
+    )
     plan = staging.derive(means.settings, docker, copy.stack, place, image)
     if plan.refusals:
         raise NotDerivableError("; ".join(map(str, plan.refusals)))
@@ -158,10 +163,11 @@ def _boot(means: Means, docker: Docker, copy: Copy, plan: Plan) -> _Seen:
     if strayed := staging.strayed(plan.model):
         return _Seen(wrong=tuple(strayed), warnings=copy.warnings)
     try:
-        compose.up(plan.directory)
+        limit = plan.wait_seconds(WAIT_SECONDS)
+        compose.up(plan.directory, wait_seconds=limit)
         means.reach("drill-started")
         means.progress.step(f"{display(plan.stack.name)}: waiting until it is well")
-        found = healthy.wait(docker, plan.project, plan.services, limit_seconds=means.limit_seconds)
+        found = healthy.wait(docker, plan.project, plan.services, limit_seconds=limit)
     except StackwardError as error:
         return _Seen(wrong=(error.message, *_keep_logs(means, docker, plan)), warnings=copy.warnings)
     proofs = [f"{display(one.service)}: {one.why}" for one in found if one.good and one.service != PROXY]

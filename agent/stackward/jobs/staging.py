@@ -27,18 +27,15 @@ from stackward.steps.undo import Undo
 from stackward.tools.docker import Docker
 from stackward.tools.host import BridgeError, BridgeUnavailableError
 
-HEALTHY_SECONDS = 900.0
-
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the job works with. `limit_seconds` is how long an instance may take to become well."""
+    """What the job works with."""
 
     settings: Settings
     docker: Docker | None
     undo: Undo
     progress: Progress
-    limit_seconds: float = HEALTHY_SECONDS
 
     def reach(self, point: str) -> None:
         crashpoints.reach(point, self.settings.crash_point)
@@ -90,7 +87,7 @@ def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> 
         )
     details: dict[str, Any] = {
         "swap_seconds": round(downtime.swap_seconds, 3),
-        "ports": {display(one.stack.name): list(one.ports) for one in wanted},
+        "ports": {display(one.stack.name): [str(port) for port in one.ports] for one in wanted},
     }
     return _result([*parts, *_refused(plans)], downtime.troubles, details)
 
@@ -160,12 +157,12 @@ def _start_all(means: Means, hands: Hands, wanted: Sequence[Plan], began: float 
     """Side by side: most of it is waiting, and one that never becomes well holds nobody up."""
     means.progress.step(f"starting {len(wanted)} staging instances")
     with ThreadPoolExecutor(instances.AT_ONCE) as pool:
-        return list(pool.map(lambda one: _start(means, hands, one, began), wanted))
+        return list(pool.map(lambda one: _start(hands, one, began), wanted))
 
 
-def _start(means: Means, hands: Hands, chosen: Plan, began: float | None) -> StackResult:
+def _start(hands: Hands, chosen: Plan, began: float | None) -> StackResult:
     name = chosen.stack.name
-    wrong = instances.start(hands, chosen, limit_seconds=means.limit_seconds)
+    wrong = instances.start(hands, chosen, limit_seconds=chosen.wait_seconds(staging.WAIT_SECONDS))
     still = None if began is None else time.monotonic() - began
     if wrong:
         return StackResult(name, Outcome.FAILED, tuple(wrong), standstill_seconds=still)
@@ -201,7 +198,7 @@ def _planned(plans: Sequence[Plan]) -> JobResult:
         display(one.stack.name): {
             "refused": [str(refusal) for refusal in one.refusals],
             "notes": list(one.notes),
-            "ports": list(one.ports),
+            "ports": [str(port) for port in one.ports],
         }
         for one in plans
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -85,12 +85,12 @@ def start(hands: Hands, chosen: Plan, *, limit_seconds: float) -> list[str]:
     """Start an instance and wait until it is well. Returns what is wrong with it, in words; nothing: it is well."""
     try:
         if chosen.service:
-            compose.up(chosen.directory, (chosen.service,))
+            compose.up(chosen.directory, (chosen.service,), wait_seconds=limit_seconds)
         elif strayed := staging.strayed(chosen.model):
             return strayed
         else:
             staging.write(chosen)
-            _up(hands, chosen)
+            _up(hands, chosen, limit_seconds)
         return wait(hands.docker, chosen, limit_seconds=limit_seconds)
     except BridgeError as error:
         return [error.message, *(display(line) for line in error.lines[-5:])]
@@ -129,12 +129,13 @@ def forget_others(settings: Settings, plans: Sequence[Plan]) -> list[str]:
     return [directory.name for directory in gone]
 
 
-def _up(hands: Hands, chosen: Plan) -> None:
+def _up(hands: Hands, chosen: Plan, limit_seconds: float) -> None:
     """The host's unit knows the project only where the state directory is at its usual place."""
     if hands.bridge is not None and hands.settings.state_dir == Settings().state_dir:
-        hands.bridge.start(staging_unit(chosen.stack.name))
+        bridge = replace(hands.bridge, act_seconds=limit_seconds + hands.bridge.act_seconds)
+        bridge.start(staging_unit(chosen.stack.name))
     else:
-        compose.up(chosen.directory)
+        compose.up(chosen.directory, wait_seconds=limit_seconds)
 
 
 def _tried(act: Callable[[], None], name: str) -> list[str]:

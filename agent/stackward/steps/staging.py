@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from stackward.config import Settings
-from stackward.core import staging
+from stackward.core import staging, staging_ports
 from stackward.core.errors import StackwardError
 from stackward.core.model import Stack, Tree, display
 from stackward.core.staging import Derived, Facts, Move, Refusal, Wish
+from stackward.core.staging_ports import HostPort
 from stackward.stacks import places
 from stackward.steps.sources import NIGHTLY
 from stackward.tools import compose, filesystem
@@ -25,6 +26,7 @@ from stackward.tools.docker import Docker, DockerError
 SUFFIX = "-staging"
 OVERRIDES = ("compose.staging.yaml", "compose.staging.yml")
 COMPOSE_FILE = "compose.yaml"
+WAIT_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +51,20 @@ class Plan:
         return (self.service,) if self.service else tuple(self.model.get("services") or {})
 
     @property
-    def ports(self) -> tuple[int, ...]:
-        return tuple(staging.published(self.model))
+    def ports(self) -> tuple[HostPort, ...]:
+        return tuple(staging_ports.published(self.model))
+
+    def wait_seconds(self, usual: float) -> float:
+        """How long it may take to become well."""
+        return self.stack.policy.staged.wait_seconds or usual
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an instance is kept, what its project is called, and what of production it finds where.
 
-    `volumes` has the real paths of named volumes, as far as the stack's trees do not say them.
+    `volumes` has the real paths of named volumes, as far as the stack's trees do not say them. `wait_seconds` is how long
+    an instance there may take to become well where the stack does not say.
     """
 
     directory: Path
@@ -66,6 +73,7 @@ class Place:
     prober: bool = False
     empty: tuple[str, ...] = ()
     volumes: Mapping[str, str] = field(default_factory=dict)
+    wait_seconds: float = WAIT_SECONDS
 
 
 def home(settings: Settings, stack: str) -> Path:
@@ -76,19 +84,35 @@ def home(settings: Settings, stack: str) -> Path:
 def plans(settings: Settings, docker: Docker | None, stacks: Sequence[Stack], *, fresh: bool = False) -> list[Plan]:
     """The instance of every stack that is to have one, by name. Where two want the same port, the second has none.
 
+    A port that production takes is production's, also while it does not run.
+
     `fresh` says that `.nightly` is about to be made anew: then what counts is what is on the volume now.
     """
     image = own_image(docker)
     found = [plan(settings, docker, stack, image, fresh=fresh) for stack in stacks if stack.policy.staging]
-    taken: dict[int, str] = {}
+    taken = [(port, f"by {display(stack.name)} itself") for stack in stacks for port in published(stack)]
     checked = []
     for one in sorted(found, key=lambda each: os.fsencode(each.stack.name)):
-        clashes = [port for port in one.ports if port in taken]
-        reasons = [Refusal(f"port {port} is taken by the instance of {display(taken[port])}") for port in clashes]
+        reasons = tuple(_clashes(one, taken))
         checked.append(replace(one, refusals=(*one.refusals, *reasons)))
         if not checked[-1].refusals:
-            taken |= dict.fromkeys(one.ports, one.stack.name)
+            taken += [(port, f"by the instance of {display(one.stack.name)}") for port in one.ports]
     return checked
+
+
+def published(stack: Stack) -> tuple[HostPort, ...]:
+    """The ports of the host that a stack takes in production."""
+    return tuple(staging_ports.published(stack.raw))
+
+
+def _clashes(chosen: Plan, taken: Iterable[tuple[HostPort, str]]) -> Iterator[Refusal]:
+    for port in chosen.ports:
+        who = next((who for other, who in taken if other.meets(port)), "")
+        if who:
+            yield Refusal(
+                f"port {port} of the host, which the instance of {display(chosen.stack.name)} is to have, is taken {who}",
+                "stackward.staging.publish: another port",
+            )
 
 
 def plan(settings: Settings, docker: Docker | None, stack: Stack, image: str, *, fresh: bool = False) -> Plan:
@@ -112,11 +136,13 @@ def derive(
         place.project,
         stack.project,
         services=staged.services,
+        without=(staged.service,) if staged.service else (),
         present=frozenset(container.service for container in stack.containers),
         publish=() if place.prober else staged.publish,
         environment=staged.environment,
         empty=(*staged.empty, *place.empty),
         prober=place.prober,
+        wait_seconds=staged.wait_seconds or place.wait_seconds,
     )
     facts = look(settings, docker, stack, place, image, fresh=fresh)
     derived = staging.derive(stack.raw, wish, facts)

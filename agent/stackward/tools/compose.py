@@ -101,9 +101,13 @@ def merged(base: Path, override: Path, directory: Path) -> dict[str, Any]:
     return resolve_with_warnings(directory, (base, override), options=options).model
 
 
-def up(directory: Path, services: Sequence[str] = ()) -> None:
-    """Start a project as its files have it now, or only some of its services. Raises CommandError."""
-    process.run([*command(), "up", "-d", *services], cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
+def up(directory: Path, services: Sequence[str] = (), *, wait_seconds: float = 0.0) -> None:
+    """Start a project as its files have it now, or only some of its services. Raises CommandError.
+
+    One of them may wait for another for `wait_seconds` without a word of Compose.
+    """
+    stall_seconds = wait_seconds + _ACT_STALL_SECONDS
+    process.run([*command(), "up", "-d", *services], cwd=directory, stall_seconds=stall_seconds)
 
 
 def stop(directory: Path, services: Sequence[str] = ()) -> None:
