@@ -160,6 +160,16 @@ def test_flags_mean_what_they_meant(capsys, stack, flags, jobs):
     assert [step["job"] for step in result["steps"]] == jobs
 
 
+@pytest.mark.parametrize("words", [["backup", "--config"], ["run", "backup-config"]])
+def test_a_config_backup_that_is_asked_for_and_cannot_be_says_why(capsys, host, stack, words):
+    (stack / "compose.yaml").write_text(UNLABELLED)
+    code, _, err = called(capsys, *words)
+    assert code == 2
+    assert "no stack is opted in, so nothing was backed up" in err
+    assert "HINT: `stackward init`" in err
+    assert called(capsys, "runs")[1] == []
+
+
 @pytest.mark.parametrize("flag", ["--replicate", "--replicate-logs", "--push-metrics", "--send-log"])
 def test_what_is_not_there_yet_does_not_seem_done(capsys, host, stack, flag):
     code, _, err = called(capsys, "backup", flag)

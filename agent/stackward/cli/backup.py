@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stackward.cli import prune, results
-from stackward.cli.stacks import choose
+from stackward.cli.stacks import choose, require_opted_in
 from stackward.core.errors import SettingsError
 from stackward.core.model import display
 from stackward.tools.signals import interruptible
@@ -62,6 +62,8 @@ def run(arguments: Namespace, context: Context) -> int:
         prune=not only,
         full_scan=arguments.full_scan,
     )
+    if not wanted.data:
+        require_opted_in(appliance.discovery)
     with interruptible(), context.output.progress() as progress:
         for message in appliance.recover():
             progress.warn(message)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from stackward.cli import results
+from stackward.cli.stacks import require_opted_in
 from stackward.runner import CHANGE
 from stackward.tools import logs
 from stackward.tools.signals import interruptible
@@ -45,6 +46,8 @@ def run(arguments: Namespace, context: Context) -> int:
     appliance = context.appliance
     if arguments.scheduled:
         logs.keep_in(appliance.settings.log_dir)
+    elif arguments.name == "backup-config":
+        require_opted_in(appliance.discovery)
     trigger = arguments.scheduled or "cli"
     wait = arguments.wait or bool(arguments.scheduled)
     with interruptible(), _progress(arguments, context) as progress:

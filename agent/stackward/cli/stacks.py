@@ -87,6 +87,19 @@ def choose(discovery: Discovery, names: Sequence[str]) -> list[Stack]:
     return [stack for stack in discovery.stacks if not names or stack.name in names]
 
 
+def require_opted_in(discovery: Discovery) -> None:
+    """For a config backup that somebody asks for: without a stack that is opted in, nothing is written.
+
+    Raises:
+        SettingsError: no stack is.
+    """
+    if not any(stack.opted_in for stack in discovery.stacks):
+        raise SettingsError(
+            "no stack is opted in, so nothing was backed up: without a label nothing is written, not even the configuration",
+            hint="`stackward init` proposes a label for each stack",
+        )
+
+
 def sizes_of(appliance: Appliance) -> Sizes:
     return Sizes(appliance.settings.state_dir / "cache" / "sizes.json", appliance.now())
 
