@@ -280,6 +280,7 @@ COMPOSE_VARIABLES = {
 }
 
 _BY_NAME = {variable.name: variable for variable in VARIABLES}
+_PREFIX = "STACKWARD_"
 _FILE_SUFFIX = "_FILE"
 # Read before there is a file, so a file cannot set it.
 _ENVIRONMENT_ONLY = "STACKWARD_CONFIG_DIR"
@@ -326,7 +327,7 @@ def _is_ours(name: str) -> bool:
     """Names that we read, and those in our name space that nobody knows."""
     if name in COMPOSE_VARIABLES:
         return False
-    return name in _BY_NAME or name.removesuffix(_FILE_SUFFIX) in _BY_NAME or name.startswith("STACKWARD_")
+    return name in _BY_NAME or name.removesuffix(_FILE_SUFFIX) in _BY_NAME or name.startswith(_PREFIX)
 
 
 def _from_file(file: Path | None, errors: list[str]) -> dict[str, str]:
@@ -370,7 +371,7 @@ def _stated(texts: Mapping[str, str], where: str, errors: list[str]) -> dict[str
         if name in _BY_NAME:
             stated[name] = text
         elif base not in _BY_NAME:
-            hint = suggest(name, _BY_NAME)
+            hint = suggest(base, _BY_NAME, _PREFIX)
             errors.append(f"{name}{where} is not a setting" + (f": {hint}" if hint else ""))
         elif base in texts:
             errors.append(f"{base} and {name}{where} are both set; keep one")

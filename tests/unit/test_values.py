@@ -138,6 +138,15 @@ def test_suggestions_are_close_ones_only():
     assert values.suggest("zebra", ["BACKUP_ROOT"]) == ""
 
 
+def test_what_all_names_begin_with_makes_none_of_them_close():
+    names = ["STACKWARD_VOLUME", "STACKWARD_STATE_DIR", "DOCKER_ROOT"]
+    assert values.suggest("STACKWARD_COLOUR", names, "STACKWARD_") == ""
+    assert values.suggest("STACKWARD_TEST", names, "STACKWARD_") == ""
+    assert values.suggest("STACKWARD_SCHEDULE_BACKUP", ["STACKWARD_SCHEDULE_AUDIT"], "STACKWARD_") == ""
+    assert values.suggest("STACKWARD_VOLUMES", names, "STACKWARD_") == "did you mean STACKWARD_VOLUME?"
+    assert values.suggest("STACKWARD_DOCKER_ROOT", names, "STACKWARD_") == "did you mean DOCKER_ROOT?"
+
+
 def test_addresses_to_listen_on():
     assert values.parse_listen(" 127.0.0.1:9466 ") == ("127.0.0.1", 9466)
     assert values.parse_listen("[::1]:80") == ("::1", 80)

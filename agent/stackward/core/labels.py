@@ -151,7 +151,7 @@ def _parse(stack: str, statement: _Statement, problems: list[Problem]) -> tuple[
 
     label = _BY_KEY.get(statement.key)
     if label is None:
-        problem("is not a label that Stackward knows", suggest(statement.key, _BY_KEY) or _HINT)
+        problem("is not a label that Stackward knows", suggest(statement.key, _BY_KEY, PREFIX) or _HINT)
         return None, None
     if statement.extension and not statement.service and label.scope == "service" and not label.spreads:
         name = label.key.removeprefix(PREFIX)

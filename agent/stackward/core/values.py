@@ -162,10 +162,14 @@ def parse_host(text: str) -> str:
     return text.strip()
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
-    """`did you mean …?` where one of `known` is close to `word` (case does not matter), else ""."""
-    by_case = {candidate.lower(): candidate for candidate in known}
-    close = get_close_matches(word.lower(), by_case, n=1, cutoff=0.7)
+def suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """`did you mean …?` where one of `known` is close to `word` (case does not matter), else "".
+
+    What all have in common, the `prefix`, makes nothing close.
+    """
+    start = prefix.lower()
+    by_case = {candidate.lower().removeprefix(start): candidate for candidate in known}
+    close = get_close_matches(word.lower().removeprefix(start), by_case, n=1, cutoff=0.8 if prefix else 0.7)
     return f"did you mean {by_case[close[0]]}?" if close else ""
 
 
