@@ -38,7 +38,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("stacks", nargs="*", metavar="STACK", help="only these (all that are backed up)")
     parser.add_argument("--from", dest="wanted", metavar="DATE", help="a date or a name as `list` has it (the newest)")
     parser.add_argument("--proofs", action="store_true", help="do nothing: show what was proven, and when")
-    parser.add_argument("--dry-run", action="store_true", help="show which stacks would be tried")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show which stacks would be tried, from which backups, and whether there is room",
+    )
     parser.add_argument("--wait", action="store_true", help="wait for who is at work instead of exit code 75")
 
 
@@ -125,5 +129,5 @@ def _draw(console: Console, result: JobResult) -> None:
     for stack, proofs in result.details.get("proofs", {}).items():
         for proof in proofs:
             console.print(f"  {stack}: proven: {proof}")
-    for stack in result.details.get("stacks", ()):
-        console.print(f"  would try {stack}")
+    for stack, told in result.details.get("foreseen", {}).items():
+        console.print(f"  {stack}: {told}")

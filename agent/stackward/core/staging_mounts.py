@@ -135,10 +135,11 @@ class Stores:
             self.refusals.append(Refusal(why, "", path))
         elif source := declared.get("file"):
             real = self._facts.real.get(source, source)
-            where = self._facts.moved(real) or real
+            moved = self._facts.moved(real)
+            where = moved or real
             if self._facts.kinds.get(where) is None:
                 self.refusals.append(Refusal(f"{display(where)}, a {section[:-1]}, is not there", "", path))
-            elif reason := harm(where, self._facts) if where == real else "":
+            elif reason := harm(real, self._facts) if moved is None else "":
                 self.refusals.append(Refusal(f"the {section[:-1]} {display(source)} {reason}", "", path))
             return {"file": where}
         return {}

@@ -63,7 +63,7 @@ def run(
 ) -> JobResult:
     """Drill the named stacks, or every one that is backed up and does not say `off`. One's failure is its own.
 
-    A stack that no instance can be derived of is skipped, and says why. The caller shares BACKUP_ROOT's lock.
+    A stack that no instance can be derived of, or copied for, is skipped, and says why. The caller shares BACKUP_ROOT's lock.
 
     Raises:
         RefusedError: Docker does not answer, or BACKUP_ROOT cannot be read.
@@ -75,7 +75,8 @@ def run(
     if not chosen:
         return JobResult(Outcome.SKIPPED, ("no stack is backed up",))
     if dry_run:
-        return JobResult(Outcome.OK, details={"dry_run": True, "stacks": [display(stack.name) for stack in chosen]})
+        foreseen = {display(stack.name): _foreseen(means, stack, artifacts, wanted) for stack in chosen}
+        return JobResult(Outcome.OK, details={"dry_run": True, "stacks": list(foreseen), "foreseen": foreseen})
     image = staging.own_image(means.docker)
     parts = []
     proofs: dict[str, list[str]] = {}
@@ -85,6 +86,16 @@ def run(
         proofs[display(stack.name)] = list(proven)
         means.store.record_drill(stack.name, means.now, part.outcome, part.artifact, proven, part.reasons)
     return JobResult(Outcome.worst([part.outcome for part in parts]), stacks=tuple(parts), details={"proofs": proofs})
+
+
+def _foreseen(means: Means, stack: Stack, artifacts: Sequence[Artifact], wanted: str | None) -> str:
+    """From which backup it would be tried, or why it would not."""
+    try:
+        artifact = restore_plan.choose(artifacts, stack.name, wanted)
+    except StackwardError as error:
+        return f"cannot be tried: {error.message}"
+    why = drill_copy.no_room(means.settings, artifact, stack.name)
+    return f"cannot be tried: {why}" if why else f"from {artifact.name.name}"
 
 
 def _drill(

@@ -17,7 +17,7 @@ from typing import IO
 
 from stackward.config import Settings
 from stackward.core.artifacts import INCOMING_PREFIX, ArtifactKind
-from stackward.core.errors import RefusedError, StackwardError
+from stackward.core.errors import StackwardError
 from stackward.core.model import Stack, TreeKind, display
 from stackward.core.staging import Move
 from stackward.core.units import format_bytes
@@ -46,25 +46,30 @@ def data_place(settings: Settings, run_id: str, number: int) -> Path:
     return Path(os.path.realpath(settings.backup_root)) / f"{INCOMING_PREFIX}drill-{run_id}-{number}"
 
 
+def no_room(settings: Settings, artifact: Artifact, stack: str) -> str:
+    """Why the stack's data cannot be copied beside the backup, or ""; a snapshot needs no room."""
+    if filesystem.is_subvolume(artifact.path):
+        return ""
+    needed = sum(tree.bytes for tree in artifact.trees(stack)) + settings.minimum_free_bytes
+    if (free := filesystem.free_bytes(settings.backup_root)) >= needed:
+        return ""
+    return f"a copy needs {format_bytes(needed)} in BACKUP_ROOT, where {format_bytes(free)} are free; on Btrfs it needs none"
+
+
 def place_data(settings: Settings, artifact: Artifact, stack: str, place: Path) -> None:
     """Make the copy of the stack's data.
 
     Raises:
-        RefusedError: there is no room.
+        NotDerivableError: there is no room.
         CommandError, OSError: it could not be made.
     """
     if filesystem.is_subvolume(artifact.path):
         btrfs.snapshot(artifact.path, place, read_only=False)
         return
-    trees = artifact.trees(stack)
-    needed = sum(tree.bytes for tree in trees) + settings.minimum_free_bytes
-    if (free := filesystem.free_bytes(settings.backup_root)) < needed:
-        raise RefusedError(
-            f"a copy needs {format_bytes(needed)}, {format_bytes(free)} are free in BACKUP_ROOT",
-            hint="on Btrfs a drill needs no copy",
-        )
+    if why := no_room(settings, artifact, stack):
+        raise NotDerivableError(why)
     place.mkdir(mode=0o700)
-    for tree in trees:
+    for tree in artifact.trees(stack):
         source, target = artifact.path / tree.path, place / tree.path
         if source.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
