@@ -51,17 +51,20 @@ static: .venv/made
 # fails then, fails.
 AGAIN := $(PYTEST) --last-failed --last-failed-no-failures none
 
+# These mostly wait for hosts: three at a time, the tests of a module on one host.
+HOSTS := -n 3 --dist loadfile
+
 unit: .venv/made
 	@$(PYTEST) -n 6 --maxschedchunk 1 tests/unit $(ARGS) || $(AGAIN) tests/unit $(ARGS)
 
 e2e: .venv/made
 	@$(HOST) tools
-	@$(PYTEST) tests/e2e $(ARGS)
+	@$(PYTEST) $(HOSTS) tests/e2e $(ARGS)
 
 test: .venv/made
 	@$(HOST) tools
 	@$(MAKE) check
-	@$(PYTEST) tests/btrfs tests/e2e $(ARGS) || $(AGAIN) tests/btrfs tests/e2e $(ARGS)
+	@$(PYTEST) $(HOSTS) tests/btrfs tests/e2e $(ARGS) || $(AGAIN) tests/btrfs tests/e2e $(ARGS)
 
 bench: .venv/made
 	@$(HOST) tools
