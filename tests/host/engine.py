@@ -29,6 +29,7 @@ def ensure_engine() -> None:
     if Path("/run/systemd/system").is_dir():
         run(["systemctl", "start", "docker"])
     else:
+        _forget_dead_engine()
         log = Path("/var/log/dockerd.log").open("ab")  # noqa: SIM115  dockerd keeps it
         subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + 60
@@ -38,6 +39,22 @@ def ensure_engine() -> None:
                 "the Docker Engine does not answer\nHINT: `docker info` says why; see /var/log/dockerd.log"
             )
         time.sleep(0.5)
+
+
+def _forget_dead_engine() -> None:
+    """Remove the notes of an engine that was killed: once another process has its number, no engine starts beside them."""
+    for file, program in (("docker.pid", "dockerd"), ("docker/containerd/containerd.pid", "containerd")):
+        note = Path("/var/run", file)
+        try:
+            number = note.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        try:
+            running = Path("/proc", number, "comm").read_text(encoding="ascii").strip()
+        except OSError:
+            running = ""
+        if running != program:
+            note.unlink()
 
 
 def apt_install(*packages: str) -> None:
