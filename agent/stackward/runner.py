@@ -62,12 +62,16 @@ class RunContext:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One job of a chain. It is skipped where the job `needs` ran before it in the chain and brought nothing."""
+    """One job of a chain. It is skipped where the job `needs` ran before it in the chain and brought nothing.
+
+    `forget_idle`: a run that had nothing to do (it ends as skipped) is not kept in the history.
+    """
 
     job: str
     work: Callable[[RunContext], JobResult]
     resources: tuple[Resource, ...] = ()
     needs: str = ""
+    forget_idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Runner:
         progress: Progress | None = None,
         trigger: str = "cli",
         dry_run: bool = False,
+        forget_idle: bool = False,
     ) -> JobResult:
         """Run `work` once it has its resources; whatever it raises becomes a failed result. A dry run is not recorded.
 
@@ -129,7 +134,10 @@ class Runner:
             result = JobResult(Outcome.FAILED, (INTERRUPTED,))
             try:
                 result = _guarded(job, work, RunContext(run_id, now, progress, trigger))
-                self.store.end_run(run_id, self.clock(), result)
+                if forget_idle and result.outcome is Outcome.SKIPPED:
+                    self.store.forget_idle(run_id, "; ".join(result.reasons))
+                else:
+                    self.store.end_run(run_id, self.clock(), result)
             except Interrupted:
                 # Also where the signal came while the end was being recorded: what was done is not forgotten.
                 self.store.end_run(run_id, self.clock(), result)
@@ -168,6 +176,7 @@ class Runner:
                 progress=progress,
                 trigger=trigger,
                 dry_run=dry_run,
+                forget_idle=step.forget_idle,
             )
         return ChainResult(tuple(done.items()))
 

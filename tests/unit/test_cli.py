@@ -215,6 +215,16 @@ def test_a_pause_that_makes_no_sense_is_usage_and_pauses_nothing(capsys, host, p
     assert called(capsys, "jobs")[1]["paused_until"] is None
 
 
+def test_observability_with_nobody_to_ask_is_off_and_not_in_the_history(capsys, host):
+    code, result, _ = called(capsys, "observability")
+    assert (code, result["outcome"]) == (0, "skipped")
+    assert called(capsys, "runs", "--all")[1] == []
+    [job] = [job for job in called(capsys, "jobs")[1]["jobs"] if job["job"] == "observability"]
+    assert job["off"].startswith("nobody to ask")
+    assert job["next"] is None
+    assert "off: nobody to ask" in " ".join(called(capsys, "jobs", "--human")[1].split())
+
+
 def test_metrics_have_no_json(capsys, host):
     code, out, err = called(capsys, "metrics", "--json")
     assert (code, out) == (2, "")

@@ -1,5 +1,5 @@
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
@@ -72,6 +72,23 @@ def test_a_bug_becomes_a_failed_run_and_its_traceback_is_logged(runner, caplog):
     assert "ZeroDivisionError: oops" in result.reasons[0]
     assert runner.store.last_run("verify").reasons == result.reasons
     assert "Traceback" in caplog.text
+
+
+def test_a_job_with_nothing_to_do_leaves_only_that_it_looked(runner):
+    outcome = [JobResult(Outcome.SKIPPED, ("nobody to ask",))]
+    step = Step("observability", lambda _: outcome[0], forget_idle=True)
+
+    began = runner.clock()
+    runner.chain([step])
+    assert runner.store.runs() == []
+    assert runner.store.idle("observability") == "nobody to ask"
+    assert runner.store.last_begun("observability", runner.clock()) >= began
+    assert runner.store.last_begun("observability", began - timedelta(hours=1)) is None
+
+    outcome[0] = OK
+    runner.chain([step])
+    assert [row.outcome for row in runner.store.runs()] == [Outcome.OK]
+    assert runner.store.idle("observability") == ""
 
 
 def test_an_interrupted_run_is_recorded_and_goes_on_unwinding(runner):

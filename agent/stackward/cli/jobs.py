@@ -30,9 +30,16 @@ _LONGEST_PAUSE = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True)
 class _Line:
+    """A row of the table. `idle` says why a job that is on had nothing to do when it last looked."""
+
     planned: Planned
     upcoming: datetime | None
     last: RunRow | None
+    idle: str
+
+    @property
+    def off(self) -> str:
+        return self.planned.off or self.idle
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -83,14 +90,19 @@ def _duration(text: str) -> timedelta:
 def _lines(appliance: Appliance, now: datetime) -> list[_Line]:
     agenda = timetable.agenda(appliance)
     return [
-        _Line(planned, agenda.next(planned, now), appliance.store.last_run(planned.name))
+        _Line(
+            planned,
+            agenda.next(planned, now),
+            appliance.store.last_run(planned.name),
+            appliance.store.idle(planned.name),
+        )
         for planned in timetable.planned(appliance.settings)
     ]
 
 
 def _row(line: _Line, now: datetime) -> Sequence[str | Text]:
-    when = Text(line.planned.schedule) if line.upcoming else Text(f"off: {line.planned.off}", "dim")
-    upcoming = f"{line.upcoming:%a %Y-%m-%d %H:%M}" if line.upcoming else ""
+    when = Text(f"off: {line.off}", "dim") if line.off else Text(line.planned.schedule)
+    upcoming = f"{line.upcoming:%a %Y-%m-%d %H:%M}" if line.upcoming and not line.off else ""
     start = (line.planned.name, line.planned.row.summary, when, upcoming)
     if line.last is None:
         return (*start, "never", "")
@@ -103,8 +115,8 @@ def _document(line: _Line) -> dict[str, Any]:
         "job": line.planned.name,
         "summary": line.planned.row.summary,
         "schedule": line.planned.schedule or None,
-        "off": line.planned.off or None,
-        "next": line.upcoming.isoformat() if line.upcoming else None,
+        "off": line.off or None,
+        "next": line.upcoming.isoformat() if line.upcoming and not line.off else None,
         "last_started_at": last.started_at.isoformat() if last else None,
         "last_outcome": last.outcome.value if last and last.outcome else None,
         "last_reasons": list(last.reasons) if last else [],

@@ -15,6 +15,7 @@ from stackward.core.model import Container, JobResult, Outcome, Stack, StackResu
 from stackward.core.progress import Progress
 from stackward.tools import http
 
+NOBODY = "nobody to ask: no stack runs Graylog, Prometheus, Grafana or Fluent Bit, and STACKWARD_CHECKS names none"
 ATTEMPTS = 2  # one that is just being restarted is not down yet
 
 
@@ -30,7 +31,8 @@ def run(
     """Ask each, all at once, within a time limit. `containers` are all of the host's; None: those of `stacks` only."""
     plan = make_plan(settings, stacks)
     if not plan:
-        return JobResult(Outcome.SKIPPED, ("nothing to ask: set STACKWARD_CHECKS",))
+        off = settings.checks is not None
+        return JobResult(Outcome.SKIPPED, ("STACKWARD_CHECKS is off" if off else NOBODY,))
     if dry_run:
         return JobResult(Outcome.OK, tuple(f"would ask {described(check)}" for check in plan))
     progress.step(f"asking {len(plan)} whether they are up")

@@ -39,6 +39,8 @@ AND id NOT IN (
 """  # noqa: S608 - put together from constants of this module; values are parameters
 
 
+_IDLE = "idle "  # of the notes' keys; then the job's name
+
 RUN_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{6}")
 
 
@@ -87,6 +89,26 @@ class RunLog(Database):
             for part in result.stacks:
                 _insert_stack(connection, run_id, part)
 
+    def forget_idle(self, run_id: str, why: str) -> None:
+        """Of a run that had nothing to do only that it looked is kept, and why there was nothing."""
+        with self._writing() as connection:
+            began = connection.execute("SELECT job, started_at FROM run WHERE id = ?", (run_id,)).fetchone()
+            if began is not None:
+                connection.execute("DELETE FROM run WHERE id = ?", (run_id,))
+                value = f"{began['started_at']} {why}"
+                connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (_IDLE + began["job"], value))
+
+    def idle(self, job: str) -> str:
+        """Why the job had nothing to do when it last looked; "" where a run was recorded since."""
+        at, why = self._idle(job)
+        rows = self._rows("SELECT 1 FROM run WHERE job = ? AND started_at > ? LIMIT 1", (job, at))
+        return "" if rows else why
+
+    def _idle(self, job: str) -> tuple[str, str]:
+        rows = self._rows("SELECT value FROM note WHERE key = ?", (_IDLE + job,))
+        at, _, why = str(rows[0]["value"]).partition(" ") if rows else ("", "", "")
+        return at, why
+
     def runs(
         self, job: str | None = None, stack: str | None = None, limit: int = 50, *, unless_good: Collection[str] = ()
     ) -> list[RunRow]:
@@ -121,7 +143,9 @@ class RunLog(Database):
     def last_begun(self, job: str, now: datetime) -> datetime | None:
         """When the newest run began, however it ended; what seems to be of the future (a wrong clock) does not count."""
         rows = self._rows("SELECT max(started_at) AS at FROM run WHERE job = ? AND started_at <= ?", (job, stamp(now)))
-        return datetime.fromisoformat(rows[0]["at"]) if rows[0]["at"] else None
+        looked, _ = self._idle(job)
+        at = max(rows[0]["at"] or "", looked if looked <= stamp(now) else "")
+        return datetime.fromisoformat(at) if at else None
 
     def durations(self, job: str, limit: int = 10) -> list[timedelta]:
         """How long the newest runs that ended well took."""

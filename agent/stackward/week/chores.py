@@ -56,7 +56,7 @@ def _observability(appliance: Appliance, *, dry_run: bool = False) -> Step:
             dry_run=dry_run,
         )
 
-    return Step("observability", work)
+    return Step("observability", work, forget_idle=True)
 
 
 def _audit(appliance: Appliance, *, dry_run: bool = False) -> Step:
