@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from stackward.core.model import Outcome
+from stackward.observe.facts import Proven
 from stackward.store import Drill, Store
 from stackward.tools.locks import Locks
 
@@ -40,4 +41,4 @@ def test_one_that_is_not_good_takes_nothing_from_what_was_proven(store, outcome)
 def test_metrics_know_when_a_stack_was_proven(store):
     store.record_drill("shop", NOON, Outcome.OK, "data-2026-11-03")
     store.record_drill("wiki", NOON, Outcome.FAILED, "data-2026-11-03")
-    assert store.facts().drills == {"shop": NOON}
+    assert store.facts().drills == {"shop": Proven(NOON, "data-2026-11-03")}

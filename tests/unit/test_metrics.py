@@ -13,6 +13,7 @@ from stackward.observe.facts import (
     ContainerFacts,
     Facts,
     JobFacts,
+    Proven,
     SpaceFacts,
     StackFacts,
     View,
@@ -58,7 +59,7 @@ def job(name, stack, **more):
 
 
 FACTS = Facts(
-    drills={"shop": NOON},
+    drills={"shop": Proven(NOON, "data-2026-11-03")},
     view=VIEW,
     jobs=(job("backup-data", ""), job("backup-data", "shop", standstill_seconds=1.5), job("restore", "shop")),
     totals={("backup-data", Outcome.FAILED): 4},

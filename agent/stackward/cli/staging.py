@@ -16,7 +16,7 @@ from stackward.core.staging import PROXY, escaped
 from stackward.core.units import format_age
 from stackward.jobs import staging as job
 from stackward.runner import Resource, RunContext, exit_code
-from stackward.steps import instances, staging
+from stackward.steps import instances, nightly_snapshot, staging
 from stackward.tools.signals import interruptible
 
 if TYPE_CHECKING:
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stackward.cli.context import Context
-    from stackward.core.model import JobResult, Stack
+    from stackward.core.model import Container, JobResult, Stack
     from stackward.steps.staging import Plan
     from stackward.wiring import Appliance
 
 JOB = "staging"
 RESOURCES = (Resource("staging"), Resource("volume"))
+_STARTING = (JOB, f"{JOB}-up")
 _LOOKING = ("list", "render", "diff", "logs")
 _ACTING = ("up", "down", "refresh")
 
@@ -109,29 +110,32 @@ def _list(context: Context, stacks: Sequence[Stack]) -> int:
     rows = []
     for one in plans:
         containers = instances.containers(docker, one)
-        last = next(iter(appliance.store.runs(JOB, one.stack.name, limit=1)), None)
+        started = [run for job in _STARTING for run in appliance.store.runs(job, one.stack.name, limit=1)]
+        last = max(started, key=lambda run: run.started_at, default=None)
         rows.append((one, containers, last))
+    data_at = nightly_snapshot.made_at(appliance.settings.volume)
 
     def human(console: Console) -> None:
         if not rows:
             console.print("no stack has staging on: the label stackward.staging")
             return
+        hint = "there is no .nightly yet: `stackward staging refresh` makes it"
+        console.print(f"on the data of {format_age(data_at, now)}" if data_at else hint)
         cells: list[Sequence[str | Text]] = []
         for one, containers, last in rows:
-            running = sum(container.state == "running" for container in containers)
             told = [str(refusal) for refusal in one.refusals] or list(last.reasons if last else ())
             ended = outcome_text(last.outcome) if last else Text("never", "dim")
             when = f" {format_age(last.started_at, now)}" if last else ""
             kind = Text("refused", "bold red") if one.refusals else Text("by hand" if one.service else "derived")
             ports = ", ".join(map(str, one.ports))
-            state = f"{running} of {len(containers)} running"
-            cells.append((display(one.stack.name), kind, state, ports, ended + when, "\n".join(told)))
+            cells.append((display(one.stack.name), kind, _state(containers), ports, ended + when, "\n".join(told)))
         console.print(table("", ("stack", "instance", "containers", "ports", "last started", "why"), cells))
 
     document = [
         {
             **_document(one),
             "containers": [{"name": c.name, "service": c.service, "state": c.state, "health": c.health} for c in found],
+            "data_at": data_at.isoformat() if data_at else None,
             "last_outcome": last.outcome.value if last and last.outcome else None,
             "last_at": last.started_at.isoformat() if last else None,
             "last_reasons": list(last.reasons) if last else [],
@@ -140,6 +144,14 @@ def _list(context: Context, stacks: Sequence[Stack]) -> int:
     ]
     context.output.show(document, human)
     return ExitCode.OK
+
+
+def _state(containers: Sequence[Container]) -> Text:
+    """How many run, and which of them are not healthy."""
+    running = [one for one in containers if one.state == "running"]
+    unwell = [f"{display(one.service)} {one.health}" for one in running if one.health not in ("", "healthy")]
+    text = ", ".join([f"{len(running)} of {len(containers)} running", *unwell])
+    return Text(text, "bold red" if unwell or len(running) < len(containers) else "")
 
 
 def _render(context: Context, chosen: Plan, _arguments: Namespace) -> int:

@@ -92,7 +92,9 @@ def _booted(drill: Drill | None, now: datetime) -> Text:
     if drill is None or (drill.success_at is None and drill.outcome is not Outcome.FAILED):
         return Text("")
     told = format_age(drill.success_at, now) if drill.success_at else "never"
-    return Text(told, "bold red" if drill.outcome is Outcome.FAILED else "")
+    if drill.outcome is Outcome.FAILED:
+        return Text(told, "bold red")
+    return Text(f"{told}, {len(drill.proofs)} proofs" if drill.proofs else told)
 
 
 def _document(verdict: Verdict, drill: Drill | None) -> dict[str, Any]:
@@ -101,5 +103,7 @@ def _document(verdict: Verdict, drill: Drill | None) -> dict[str, Any]:
         "state": verdict.state.value,
         "last_good": verdict.last_good.isoformat() if verdict.last_good else None,
         "booted_at": drill.success_at.isoformat() if drill and drill.success_at else None,
+        "booted_from": drill.success_artifact if drill else "",
         "drill": drill.outcome.value if drill else None,
+        "proofs": list(drill.proofs) if drill else [],
     }

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from stackward.config import Settings
 from stackward.core.errors import SettingsError, StackwardError
-from stackward.core.model import JobResult, Outcome, display
+from stackward.core.model import JobResult, Outcome
 from stackward.core.progress import Progress
 from stackward.steps import crashpoints, nightly_snapshot, snapshots
 from stackward.steps.snapshots import Deleted, Snapshot
-from stackward.tools.docker import Docker, DockerError
+from stackward.tools.docker import Docker
 from stackward.tools.process import CommandError
 
 _LEAST_WAIT_SECONDS = 1.0
@@ -124,7 +123,9 @@ def _delete_all(
         progress.step(f"deleting snapshot {one.name}")
         left = max(_LEAST_WAIT_SECONDS, deadline - time.monotonic())
         try:
-            gone = snapshots.delete(one.path, volume=settings.volume, mounted=mounted_by(docker), wait_seconds=left)
+            gone = snapshots.delete(
+                one.path, volume=settings.volume, mounted=snapshots.mounted_by(docker), wait_seconds=left
+            )
         except CommandError as error:
             notes.append(f"{one.name} could not be deleted: {error.stderr_tail or error.message}")
             continue
@@ -139,23 +140,3 @@ def _told(name: str, gone: Deleted) -> str:
     if gone.cleaned or not gone.held_by:
         return ""
     return f"{name} is deleted, but its space is not free while it is in use: {'; '.join(gone.held_by)}"
-
-
-def mounted_by(docker: Docker | None) -> Callable[[Path], list[str]]:
-    """Names the running containers that have something below a path mounted."""
-
-    def containers(path: Path) -> list[str]:
-        try:
-            found = docker.containers() if docker is not None else []
-        except DockerError:
-            return []
-        real = Path(os.path.realpath(path))
-        return [
-            f"container {display(one.name)}: {display(mount.source)}"
-            for one in found
-            if one.state in ("running", "paused", "restarting")
-            for mount in one.mounts
-            if mount.source and Path(mount.source).is_relative_to(real)
-        ]
-
-    return containers

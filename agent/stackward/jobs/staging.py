@@ -43,11 +43,12 @@ class Means:
 
 @dataclass(slots=True)
 class _Downtime:
-    """When the instances went down, and what went wrong with that."""
+    """When the instances went down, what went wrong with that, and what of last night's is in use all the same."""
 
     began: float = 0.0
     troubles: tuple[str, ...] = ()
     swap_seconds: float = 0.0
+    holding: Sequence[str] = ()
 
 
 def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> JobResult:
@@ -73,6 +74,7 @@ def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> 
             means.settings.volume,
             _stopped(means, hands, plans, downtime, parts),
             skip=means.settings.snapshot_skip,
+            mounted=lambda _old: downtime.holding,
             reached=means.reach,
         )
     except StackwardError as error:
@@ -142,6 +144,7 @@ def _stopped(
         means.progress.step("stopping the staging instances")
         try:
             downtime.troubles = tuple(instances.stop(hands, plans))
+            downtime.holding = snapshots.mounted_by(hands.docker)(means.settings.volume / NIGHTLY)
             means.reach("staging-stopped")
             began = time.monotonic()
             yield

@@ -93,6 +93,14 @@ class JobFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Proven:
+    """The last drill of a stack that was good, and the backup that it booted."""
+
+    at: datetime
+    backup: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything there is to tell. What does not exist yet (replicas, drills, snapshots) is empty, not zero."""
 
@@ -102,4 +110,4 @@ class Facts:
     heartbeat_at: datetime | None = None
     snapshots: int | None = None
     replicas: dict[str, datetime] = field(default_factory=dict)
-    drills: dict[str, datetime] = field(default_factory=dict)
+    drills: dict[str, Proven] = field(default_factory=dict)

@@ -112,6 +112,7 @@ METRICS = (
         ("stack",),
         "When the stack was last restored from a backup, booted and probed.",
     ),
+    Family("stackward_drill_info", ("stack", "backup"), "Always 1: the backup that was proven so."),
 )
 
 
@@ -157,9 +158,10 @@ def families(facts: Facts) -> list[Metric]:
     for target, at in facts.replicas.items():
         samples.at("stackward_replica_last_success_timestamp_seconds", at, target)
     known = {stack.name for stack in facts.view.stacks} if facts.view is not None else set()
-    for stack, at in facts.drills.items():
+    for stack, proven in facts.drills.items():
         if stack in known:
-            samples.at("stackward_drill_last_success_timestamp_seconds", at, display(stack))
+            samples.at("stackward_drill_last_success_timestamp_seconds", proven.at, display(stack))
+            samples.add("stackward_drill_info", 1, display(stack), proven.backup)
     return samples.families()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 
 from stackward.steps import snapshots
@@ -59,6 +60,12 @@ def rebuild_nightly(
         filesystem.remove_tree(new)
         return Deleted(cleaned=True)
     return snapshots.delete(new, volume=volume, mounted=mounted, wait_seconds=wait_seconds)
+
+
+def made_at(volume: Path) -> datetime | None:
+    """When the data that staging runs on was production's; None where there is no `.nightly`."""
+    place = volume / NIGHTLY
+    return btrfs.created_at(place) if filesystem.is_subvolume(place) else None
 
 
 def clear(volume: Path) -> None:

@@ -20,6 +20,7 @@ from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import Keep, display
 from stackward.steps.sources import NIGHTLY, OURS
 from stackward.tools import btrfs, filesystem, holders, process
+from stackward.tools.docker import Docker, DockerError
 
 INCOMING = ".incoming-"
 WAIT_SECONDS = 60.0
@@ -225,6 +226,26 @@ def delete(
         return Deleted(cleaned=True)
     alive = [str(user) for user in users if user.is_alive]
     return Deleted(cleaned=False, held_by=(*by_container, *alive))
+
+
+def mounted_by(docker: Docker | None) -> Callable[[Path], list[str]]:
+    """Names the running containers that have something below a path mounted."""
+
+    def containers(path: Path) -> list[str]:
+        try:
+            found = docker.containers() if docker is not None else []
+        except DockerError:
+            return []
+        real = Path(os.path.realpath(path))
+        return [
+            f"container {display(one.name)}: {display(mount.source)}"
+            for one in found
+            if one.state in ("running", "paused", "restarting")
+            for mount in one.mounts
+            if mount.source and Path(mount.source).is_relative_to(real)
+        ]
+
+    return containers
 
 
 def _insist(path: Path, limit_seconds: float) -> None:

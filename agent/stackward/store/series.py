@@ -13,6 +13,7 @@ from stackward.observe.facts import (
     ContainerFacts,
     Facts,
     JobFacts,
+    Proven,
     SpaceFacts,
     StackFacts,
     View,
@@ -44,8 +45,10 @@ class Series(Database):
                 (row["job"], Outcome(row["outcome"])): row["count"] for row in self._rows("SELECT * FROM run_total")
             },
             drills={
-                name_of(row["stack"]): datetime.fromisoformat(row["success_at"])
-                for row in self._rows("SELECT stack, success_at FROM drill WHERE success_at IS NOT NULL")
+                name_of(row["stack"]): Proven(
+                    datetime.fromisoformat(row["success_at"]), name_of(row["success_artifact"])
+                )
+                for row in self._rows("SELECT stack, success_at, success_artifact FROM drill WHERE success_at NOT NULL")
             },
         )
 

@@ -10,8 +10,10 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+from stackward.core.model import display
 from stackward.tools import filesystem, process
 
 _LISTED = re.compile(rb"ID (\d+) gen \d+ (?:cgen \d+ )?parent (\d+) top level \d+ path (.*)", re.DOTALL)
@@ -52,6 +54,15 @@ def set_read_only(path: Path, *, read_only: bool) -> None:
 
 def is_read_only(path: Path) -> bool:
     return process.run(["btrfs", "property", "get", "-t", "subvol", path, "ro"]).text.strip() == "ro=true"
+
+
+def created_at(subvolume: Path) -> datetime:
+    """When the subvolume was made, or as a snapshot taken."""
+    said = process.run(["btrfs", "subvolume", "show", subvolume]).text
+    found = re.search(r"Creation time:\s*(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4})", said)
+    if found is None:
+        raise ValueError(f"btrfs does not say when {display(subvolume)} was made")
+    return datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S %z")
 
 
 def nested_subvolumes(subvolume: Path) -> tuple[Nested, ...]:
