@@ -14,3 +14,16 @@ def test_a_copy_tells_how_far_it_is(tmp_path: Path) -> None:
 
     assert seen[-1] == (3_000_000, 300)
     assert seen == sorted(seen)
+
+
+def test_a_directory_that_became_a_second_name_of_a_file_is_copied(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "second").mkdir(parents=True)
+    (source / "first").write_text("x")
+    rsync.copy(source, target)
+    (source / "second").rmdir()
+    (source / "second").hardlink_to(source / "first")
+
+    rsync.copy(source, target)
+
+    assert (target / "second").samefile(target / "first")
