@@ -17,10 +17,11 @@ import pytest
 from stackward.config import Settings
 from stackward.core.errors import ExitCode
 from stackward.core.model import JobResult, Outcome, Policy, Stack, Tree, TreeKind
-from stackward.core.progress import Silent
+from stackward.core.progress import Progress, Silent
 from stackward.jobs import backup_data, verify
 from stackward.steps import in_place
 from stackward.steps.day import read_index, rewrite_without
+from stackward.steps.sizes import cache_file
 from stackward.steps.undo import Undo
 from stackward.store import Store
 from stackward.tools import btrfs, filesystem
@@ -44,6 +45,7 @@ class Host:
         self.settings.state_dir.mkdir(exist_ok=True)
         self.store = Store.open(directory / "db", now=NIGHT, locks=Locks(directory / "locks"))
         self.stacks: dict[str, Stack] = {}
+        self.progress: Progress = Silent()
 
     def stack(self, name: str, path: Path, *others: Path, exclude: tuple[str, ...] = ()) -> Stack:
         path.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ class Host:
             now=now,
             clock=lambda: now,
             run_id=now.astimezone(UTC).strftime("%Y%m%d%H%M%S"),
-            progress=Silent(),
+            progress=self.progress,
             dry_run=dry_run,
         )
 
@@ -603,3 +605,50 @@ def test_a_dry_run_foretells_how_each_tree_will_be_looked_at(host: Host, volume:
     assert [sorted(whys) for whys in foretold_and_done(nights[2], full_scan=True)] == [
         ["a full scan was asked for"] * 2
     ] * 2
+
+
+class Bars(Silent):
+    """Remembers of each step of how many bytes it was to be, and how many it came to."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int | None]] = []
+        self.done: list[int] = []
+
+    def step(self, text: str, *, total_bytes: int | None = None, **_more: int | None) -> None:
+        self.steps.append((text, total_bytes))
+        self.done.append(0)
+
+    def advance(self, *, byte_count: int = 0, **_more: int) -> None:
+        self.done[-1] += byte_count
+
+    @property
+    def copied(self) -> list[tuple[int | None, int]]:
+        """Of each copy that was a full scan: of how many bytes, and how many."""
+        names = [text for text, _ in self.steps]
+        again = [number for number, name in enumerate(names) if "copying" in name and name in names[:number]]
+        return [(self.steps[number][1], self.done[number]) for number in again]
+
+
+def test_a_full_scan_says_of_how_much_as_far_as_that_is_known(host: Host, place: Path) -> None:
+    measured = host.stack("measured", place / "measured" / "data").trees[0].path
+    for path in (host.stack("shop", place / "shop" / "data").trees[0].path, measured):
+        for number in range(40):
+            (path / str(number)).write_bytes(bytes(1000))
+    cache = cache_file(host.settings.state_dir)
+    cache.parent.mkdir()
+    size = {"at": NIGHT.isoformat(), "files": 40, "bytes": 41_000, "allocated_bytes": 163_840, "complete": True}
+    cache.write_text(json.dumps({str(measured): size}))
+
+    host.progress = bars = Bars()
+    host.back_up(NIGHT)
+    assert sorted(bars.copied, key=str) == [(41_000, 40_000), (None, 40_000)]
+
+    host.progress = bars = Bars()
+    host.back_up(NIGHT + timedelta(days=1), full_scan=True)
+    assert [total for total, _ in bars.copied] == [40_000, 40_000]
+    assert all(35_000 < done <= 40_000 for _, done in bars.copied)
+
+    host.progress = bars = Bars()
+    host.back_up(NIGHT + timedelta(days=2))
+    by_changes = place.is_relative_to(host.settings.volume)
+    assert len(bars.copied) == (0 if by_changes else 2)

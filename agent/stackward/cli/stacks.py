@@ -13,7 +13,7 @@ from stackward.core.model import display
 from stackward.core.units import format_bytes
 from stackward.core.values import suggest
 from stackward.steps import coverage
-from stackward.steps.sizes import Size, Sizes
+from stackward.steps.sizes import Size, Sizes, cache_file
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -101,7 +101,7 @@ def require_opted_in(discovery: Discovery) -> None:
 
 
 def sizes_of(appliance: Appliance) -> Sizes:
-    return Sizes(appliance.settings.state_dir / "cache" / "sizes.json", appliance.now())
+    return Sizes(cache_file(appliance.settings.state_dir), appliance.now())
 
 
 def size_text(size: Size | None) -> str:

@@ -34,8 +34,12 @@ def first_pass(
     base: Path | None,
     filters: Sequence[str],
     on_progress: Callable[[int, int], None] | None = None,
+    known: tuple[int, int] = (0, 0),
 ) -> rsync.Transfer:
-    """Copy `source` to the part `relative` of the day, sharing with the same part of `base` what has not changed."""
+    """Copy `source` to the part `relative` of the day, sharing with the same part of `base` what has not changed.
+
+    `known`: the files and bytes of the last backup, 0 where there is none.
+    """
     target = day.place(relative)
     shared = base / relative if base is not None and (base / relative).is_dir() else None
     if day.subvolume:
@@ -45,7 +49,7 @@ def first_pass(
         day.discard(relative)
     target.mkdir(parents=True, exist_ok=True)
     link_to = None if day.subvolume else shared
-    return rsync.copy(source, target, link_to=link_to, filters=filters, on_progress=on_progress)
+    return rsync.copy(source, target, link_to=link_to, filters=filters, on_progress=on_progress, known=known)
 
 
 def second_pass(

@@ -69,6 +69,11 @@ def measure(path: Path, *, seconds: float) -> Size:
     return Size(files, length, allocated, complete)
 
 
+def cache_file(state_dir: Path) -> Path:
+    """Where the sizes of this host's trees are remembered."""
+    return state_dir / "cache" / "sizes.json"
+
+
 class Sizes:
     """Sizes of many trees within one budget of time; what took long is remembered for an hour in `file`."""
 
@@ -79,7 +84,7 @@ class Sizes:
         self._known = _load(file)
 
     def of(self, path: Path) -> Size:
-        if (known := self._remembered(path)) is not None:
+        if (known := self.known(path)) is not None:
             return known
         began = time.monotonic()
         size = measure(path, seconds=max(self._seconds, 0.05))
@@ -105,7 +110,8 @@ class Sizes:
             all(size.complete for size in sizes),
         )
 
-    def _remembered(self, path: Path) -> Size | None:
+    def known(self, path: Path) -> Size | None:
+        """What is remembered of it; nothing is measured."""
         entry = self._known.get(str(path))
         if entry is None:
             return None

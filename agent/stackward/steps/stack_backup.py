@@ -17,11 +17,12 @@ from stackward.config import Settings
 from stackward.core import artifacts
 from stackward.core.errors import RefusedError
 from stackward.core.index import DumpEntry, StackEntry, TreeEntry
-from stackward.core.model import Counts, Stack, Tree
+from stackward.core.model import Counts, Stack, Tree, display
 from stackward.core.patterns import rsync_filters
 from stackward.core.progress import Progress
 from stackward.steps import copying, crashpoints, dumps, hooks, quiesce, sources, tree_backup
 from stackward.steps.day import Day
+from stackward.steps.sizes import Sizes, cache_file
 from stackward.steps.tree_backup import TreeCopy
 from stackward.steps.undo import Undo
 from stackward.tools import btrfs, filesystem, manifest
@@ -113,17 +114,15 @@ def back_up(means: Means, stack: Stack, day: Day, base: Base | None, *, accepted
             means.reach("data-hooked")
             _dump(means, stack, day, work)
             for source in chosen.live:
-                means.progress.step(f"{stack.name}: copying {source.tree.path} while it is in use")
                 work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, taken={})
             taken = _stand_still(means, stack, day, chosen, trees, work)
         work.warnings += hook_warnings
         means.reach("data-resumed")
         for source in chosen.sources:
             if source.subvolume is not None:
-                means.progress.step(f"{stack.name}: copying {source.tree.path}")
                 work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, taken)
     means.reach("data-copied")
-    means.progress.step(f"{stack.name}: writing checksums")
+    means.progress.step(f"{display(stack.name)}: writing checksums")
     return _finish(means, stack, day, chosen, base, work, taken)
 
 
@@ -165,7 +164,7 @@ def _dump(means: Means, stack: Stack, day: Day, work: _Work) -> None:
     relative = f"{artifacts.DUMPS}/{stack.name}"
     day.discard(relative)
     if means.docker is not None and any(service.policy.dumps for service in stack.services):
-        means.progress.step(f"{stack.name}: dumping databases")
+        means.progress.step(f"{display(stack.name)}: dumping databases")
         work.dumps, warnings = dumps.take(means.docker, stack, day.place(relative), relative)
         work.warnings += warnings
 
@@ -206,6 +205,8 @@ def _copy(
     means: Means, stack: Stack, day: Day, source: sources.Source, base: Base | None, taken: dict[Path, Path]
 ) -> TreeCopy:
     last = last_files = 0
+    live = " while it is in use" if source.subvolume is None else ""
+    step = f"{display(stack.name)}: copying {display(source.tree.path)}{live}"
 
     def advance(done: int, files: int) -> None:
         nonlocal last, last_files
@@ -213,6 +214,7 @@ def _copy(
         last, last_files = done, files
 
     before = base.tree(str(source.tree.artifact_path)) if base else None
+    means.progress.step(step)
     return tree_backup.copy(
         day,
         source,
@@ -223,7 +225,18 @@ def _copy(
         patterns=tree_backup.left_out(source.tree, stack, means.settings.volume),
         full_scan=means.full_scan,
         on_progress=advance,
+        on_scan=lambda: means.progress.step(step, total_bytes=_expected_bytes(means, stack, source.tree, before)),
     )
+
+
+def _expected_bytes(means: Means, stack: Stack, tree: Tree, before: TreeEntry | None) -> int | None:
+    """How large the tree is thought to be: as its last backup, else as somebody measured it not long ago."""
+    if before is not None:
+        return before.bytes or None
+    if stack.policy.exclude:
+        return None  # nobody measured what is left of it
+    size = Sizes(cache_file(means.settings.state_dir), means.now()).known(tree.path)
+    return size.bytes or None if size is not None and size.complete else None
 
 
 def _finish(

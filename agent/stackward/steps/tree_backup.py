@@ -54,8 +54,11 @@ def copy(
     patterns: Sequence[str],
     full_scan: bool,
     on_progress: Callable[[int, int], None],
+    on_scan: Callable[[], None] = lambda: None,
 ) -> TreeCopy:
     """Make the day's part of the tree equal to `read_from`, which is in `snapshot` or, where that is None, live.
+
+    `on_scan` is called before all of it is looked at; only then `on_progress` is, with bytes and files so far.
 
     Raises:
         StackwardError, OSError: it is not.
@@ -75,7 +78,9 @@ def copy(
                 raise
             why = f"what changed could not be told: {getattr(error, 'message', error)}"
     filters = rsync_filters(patterns)
-    return TreeCopy(copying.first_pass(day, read_from, relative, base, filters, on_progress), why)
+    on_scan()
+    known = (before.files, before.bytes) if before is not None else (0, 0)
+    return TreeCopy(copying.first_pass(day, read_from, relative, base, filters, on_progress, known), why)
 
 
 def section(day: Day, relative: str, base: Path | None, made: TreeCopy) -> tuple[manifest.Section, int, int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,9 @@ from stackward.tools import process
 
 # Without --modify-window=-1 rsync compares whole seconds, and misses a page rewritten within the second of the last copy.
 _ARCHIVE = ("--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--numeric-ids", "--modify-window=-1")
-_PARTIAL, _VANISHED = 23, 24
-# Of a directory that has just become a second name of a file it asks for what only a directory has (seen in 3.5.0). What it
-# did was right, and the next time it does not ask.
-_STUMBLED = re.compile(r"get_acl: sys_acl_get_file\(.*, ACL_TYPE_DEFAULT\): Permission denied")
+_VANISHED = 24
 _OUT_OF_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
-_PROGRESS = re.compile(rb"\s*([\d,]+)\s+\d+%\s+\S+\s+\S+(?:\s+\(xfr#(\d+))?\s*")
+_PROGRESS = re.compile(rb"\s*([\d,]+)\s+\d+%\s+\S+\s+\S+(?:\s+\(xfr#(\d+), (?:ir|to)-chk=(\d+)/(\d+)\))?\s*")
 _STATISTICS = {
     "files": re.compile(rb"Number of files: [\d,]+ \(.*?reg: ([\d,]+)"),
     "changed": re.compile(rb"Number of regular files transferred: ([\d,]+)"),
@@ -72,26 +68,29 @@ def copy(
     delete: bool = True,
     extra: Sequence[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
+    known: tuple[int, int] = (0, 0),
     time_limit_seconds: float | None = None,
 ) -> Transfer:
     """Make `target` (created where missing) equal to `source`, both directories.
 
     With `link_to`, a file that is the same there becomes a hard link to it; `target` must be empty then, since rsync would
-    write changed attributes through existing links. `on_progress` gets bytes and files copied so far.
+    write changed attributes through existing links. `on_progress` gets bytes and files copied so far; with `known`, the files
+    and bytes that the source is thought to have, about as many bytes as were looked at, since most need no copy then.
 
     Raises:
         DiskFullError, CommandError: the target is not equal to the source.
     """
     argv = [*_base(link_to, filters, delete=delete), *extra, "--stats", "--info=progress2"]
     output = bytearray()
-    files = 0
+    files = so_far = 0
 
     def take(chunk: bytes) -> None:
-        nonlocal files
+        nonlocal files, so_far
         output.extend(chunk)
         if on_progress is not None and (match := _latest_progress(chunk)):
             files = _number(match[2]) if match[2] else files
-            on_progress(_number(match[1]), files)
+            so_far = max(so_far, _number(match[1]), _looked_at(match, *known))
+            on_progress(so_far, files)
         del output[: max(0, len(output) - 65536)]
 
     done = _run(argv, source, target, on_stdout=take, time_limit_seconds=time_limit_seconds)
@@ -108,8 +107,16 @@ def copy(
 
 def _latest_progress(chunk: bytes) -> re.Match[bytes] | None:
     """The last line such as `  32,768   0%  1.50MB/s  0:00:09 (xfr#3, to-chk=9/12)`; carriage returns end them, too."""
-    matches = (_PROGRESS.fullmatch(line.partition(b", ")[0]) for line in reversed(re.split(rb"[\r\n]", chunk)))
+    matches = (_PROGRESS.fullmatch(line) for line in reversed(re.split(rb"[\r\n]", chunk)))
     return next(filter(None, matches), None)
+
+
+def _looked_at(progress: re.Match[bytes], files: int, size_bytes: int) -> int:
+    """About how many of the source's bytes: rsync says how many names it has left of those that it has found so far."""
+    if not files or not progress[4]:
+        return 0
+    left, found = _number(progress[3]), _number(progress[4])
+    return size_bytes * (found - left) // max(found, files)
 
 
 def differences(
@@ -152,18 +159,8 @@ def _run(
     time_limit_seconds: float | None,
 ) -> process.Completed:
     ends: list[process.Argument] = ["--", os.fsencode(source) + b"/", os.fsencode(target) + b"/"]
-    began = time.monotonic()
-
-    def once(limit: float | None) -> process.Completed:
-        return process.run(argv + ends, ok=(0, _VANISHED), on_stdout=on_stdout, time_limit_seconds=limit)
-
     try:
-        try:
-            return once(time_limit_seconds)
-        except process.CommandError as error:
-            if error.returncode != _PARTIAL or not _STUMBLED.search(error.stderr_tail):
-                raise
-            return once(time_limit_seconds and max(0.0, time_limit_seconds - (time.monotonic() - began)))
+        return process.run(argv + ends, ok=(0, _VANISHED), on_stdout=on_stdout, time_limit_seconds=time_limit_seconds)
     except process.CommandError as error:
         if _OUT_OF_SPACE.search(error.stderr_tail):
             raise DiskFullError(
