@@ -35,3 +35,16 @@ def test_where_the_size_is_known_what_needs_no_copy_counts_too(tmp_path: Path) -
 
     assert seen == sorted(seen)
     assert 190_000 < seen[-1] <= 200_000
+
+
+def test_a_directory_that_became_a_second_name_of_a_file_is_copied(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "second").mkdir(parents=True)
+    (source / "first").write_text("x")
+    rsync.copy(source, target)
+    (source / "second").rmdir()
+    (source / "second").hardlink_to(source / "first")
+
+    rsync.copy(source, target)
+
+    assert (target / "second").samefile(target / "first")
