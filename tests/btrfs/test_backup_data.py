@@ -322,6 +322,18 @@ def test_a_tree_that_is_suddenly_empty_fails_its_stack_alone_until_accepted(host
     assert "a" not in host.store.holds()
 
 
+def test_a_tree_that_is_suddenly_empty_is_noticed_where_no_backup_is_good(host: Host, place: Path) -> None:
+    host.stack("a", place / "a")
+    (place / "a/file").write_text("precious")
+    host.back_up()
+    backup = host.settings.backup_root / "data-2026-11-21"
+    rot(backup / "a/file", backup)
+    verify.run(settings=host.settings, store=host.store, everything=True, now=NIGHT, progress=Silent())
+    (place / "a/file").unlink()
+    assert host.back_up(NIGHT + timedelta(days=1)).outcome is Outcome.FAILED
+    assert "a" in host.store.holds()
+
+
 def test_a_tree_that_lost_nearly_everything_fails_and_one_that_lost_half_does_not(host: Host, place: Path) -> None:
     for name in ("nearly", "half"):
         host.stack(name, place / name)

@@ -32,13 +32,17 @@ from stackward.tools.docker import Docker
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will do. `carried` are the stacks that today's backup has and this run does not make."""
+    """What a run will do. `carried` are the stacks that today's backup has and this run does not make.
+
+    `bases` are the stacks' newest good backups; `last` also counts those that were found damaged.
+    """
 
     name: str
     make: tuple[Stack, ...]
     skip: tuple[StackResult, ...]
     day_base: Path | None
     bases: dict[str, Base]
+    last: dict[str, StackEntry]
     newest: dict[str, StackEntry]
     today: Index | None
     carried: tuple[str, ...]
@@ -100,9 +104,12 @@ def make_plan(settings: Settings, store: Store, stacks: Sequence[Stack], only: S
     usable = [artifact for artifact in listed if artifact.name.name not in damaged]
     make, skip = _chosen(stacks, only)
     bases: dict[str, Base] = {}
-    for artifact in usable:
+    last: dict[str, StackEntry] = {}
+    for artifact in listed:
         for stack_name, entry in (artifact.index.stacks if artifact.index else {}).items():
-            bases.setdefault(stack_name, Base(artifact.path, entry))
+            last.setdefault(stack_name, entry)
+            if artifact.name.name not in damaged:
+                bases.setdefault(stack_name, Base(artifact.path, entry))
     today = next((artifact.index for artifact in listed if artifact.name.name == name), None)
     return Plan(
         name=name,
@@ -110,6 +117,7 @@ def make_plan(settings: Settings, store: Store, stacks: Sequence[Stack], only: S
         skip=skip,
         day_base=_origin(name, usable, [bases[stack.name] for stack in make if stack.name in bases]),
         bases=bases,
+        last=last,
         newest={stack.name: bases[stack.name].entry for stack in stacks if stack.opted_in and stack.name in bases},
         today=today,
         carried=tuple(sorted(set(today.stacks if today else ()) - {stack.name for stack in make})),
@@ -200,11 +208,11 @@ def _discard_strangers(day: days.Day, plan: Plan) -> None:
 
 
 def _back_up_one(means: Means, store: Store, plan: Plan, stack: Stack, day: days.Day, done: _Run) -> None:
-    base = plan.bases.get(stack.name)
+    last = plan.last.get(stack.name)
     accepted_at = store.accepted_at(stack.name)
-    accepted = base is not None and accepted_at is not None and accepted_at > datetime.fromisoformat(base.entry.at)
+    accepted = last is not None and accepted_at is not None and accepted_at > datetime.fromisoformat(last.at)
     try:
-        part = back_up(means, stack, day, base, accepted=accepted)
+        part = back_up(means, stack, day, plan.bases.get(stack.name), last, accepted=accepted)
     except Interrupted:
         raise
     except (StackwardError, OSError) as error:

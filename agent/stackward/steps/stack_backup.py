@@ -93,22 +93,24 @@ class _Work:
     standstill_seconds: float = 0.0
 
 
-def back_up(means: Means, stack: Stack, day: Day, base: Base | None, *, accepted: bool) -> Part:
-    """Copy all covered trees of `stack` into `day`.
+def back_up(
+    means: Means, stack: Stack, day: Day, base: Base | None, last: StackEntry | None, *, accepted: bool
+) -> Part:
+    """Copy all covered trees of `stack` into `day`. `last` is its newest backup, be that damaged: it tells what was there.
 
     Raises:
         LostTreeError: the shrink guard; not with `accepted`.
         DockerUnavailableError: `means.docker` is None, and what runs may be writing.
         StackwardError, OSError: the part is not whole and must not be published.
     """
-    trees, warnings = _present(stack, base)
+    trees, warnings = _present(stack, last)
     chosen = sources.plan(trees, means.settings.volume if means.snapshots else Path("/nonexistent"), means.mounts)
     quiesce.require_known(means.docker, stack, chosen.one_snapshot, trees)
     stack = quiesce.refreshed(means.docker, stack)
     with ExitStack() as held:
         _hold_volumes(means, stack, trees, held)
         if not accepted:
-            _guard(trees, base, means.settings.shrink_limit)
+            _guard(trees, last, means.settings.shrink_limit)
         work = _Work(warnings)
         with hooks.around(means.docker, means.undo, stack) as hook_warnings:
             means.reach("data-hooked")
@@ -126,9 +128,9 @@ def back_up(means: Means, stack: Stack, day: Day, base: Base | None, *, accepted
     return _finish(means, stack, day, chosen, base, work, taken)
 
 
-def _present(stack: Stack, base: Base | None) -> tuple[list[Tree], list[str]]:
+def _present(stack: Stack, last: StackEntry | None) -> tuple[list[Tree], list[str]]:
     """The trees that are there; one that is missing now and held files before is lost data."""
-    before = {tree.path: tree.files for tree in base.entry.trees} if base else {}
+    before = {tree.path: tree.files for tree in last.trees} if last else {}
     trees, warnings = [], []
     for tree in stack.covered_trees:
         if tree.path.is_dir():
@@ -140,8 +142,8 @@ def _present(stack: Stack, base: Base | None) -> tuple[list[Tree], list[str]]:
     return trees, warnings
 
 
-def _guard(trees: Sequence[Tree], base: Base | None, shrink_limit: float) -> None:
-    before = {tree.path: tree.files for tree in base.entry.trees} if base else {}
+def _guard(trees: Sequence[Tree], last: StackEntry | None, shrink_limit: float) -> None:
+    before = {tree.path: tree.files for tree in last.trees} if last else {}
     for tree in trees:
         if why := copying.is_lost(tree.path, before.get(str(tree.artifact_path), 0), shrink_limit):
             raise LostTreeError(tree, why)
