@@ -30,12 +30,13 @@ from stackward.tools.host import BridgeError, BridgeUnavailableError
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the job works with."""
+    """What the job works with. `cleaned_seconds` is how long it waits for the space of last night's snapshot."""
 
     settings: Settings
     docker: Docker | None
     undo: Undo
     progress: Progress
+    cleaned_seconds: float = snapshots.WAIT_SECONDS
 
     def reach(self, point: str) -> None:
         crashpoints.reach(point, self.settings.crash_point)
@@ -75,6 +76,7 @@ def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> 
             _stopped(means, hands, plans, downtime, parts),
             skip=means.settings.snapshot_skip,
             mounted=lambda _old: downtime.holding,
+            wait_seconds=means.cleaned_seconds,
             reached=means.reach,
         )
     except StackwardError as error:

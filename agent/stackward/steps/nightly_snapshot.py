@@ -50,7 +50,8 @@ def rebuild_nightly(
             btrfs.sync(volume)
         reached("nightly-made")
         with around:
-            swapped = _take_place(new, place)
+            with snapshots.explained(volume):
+                swapped = _take_place(new, place)
             reached("nightly-swapped")
     except BaseException:
         clear(volume)

@@ -267,8 +267,8 @@ def explained(volume: Path) -> Iterator[None]:
     """Btrfs's errors as what a person can do something about."""
     try:
         yield
-    except process.CommandError as error:
-        said = error.stderr_tail
+    except (process.CommandError, OSError) as error:
+        said = error.stderr_tail if isinstance(error, process.CommandError) else str(error.strerror)
         if "No space left on device" in said or "Disk quota exceeded" in said:
             raise StackwardError(
                 f"{display(volume)} has no room for a snapshot",
