@@ -164,6 +164,25 @@ def test_nothing_of_production_can_be_reached_from_an_instance(staged):
     staged.run(f"curl -sf --max-time 2 http://{outside}:8080/")
 
 
+def test_no_mail_leaves_an_instance(staged):
+    """Production has a mail server in its network, and its port is open on the host."""
+    answers = "busybox nc -ll -p 25 -e echo 220-ready"
+    run = "docker run -d --init --name mail --network site_default -p 25:25 --entrypoint sh stackward-demo:latest -c"
+    staged.run(f"{run} '{answers}'")
+    ask = "docker exec {} sh -c 'busybox nc -w 2 {} 25 </dev/null'"
+    address = staged.run(
+        "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' mail"
+    ).stdout.strip()
+    outside = staged.run("hostname -I").stdout.split()[0]
+    try:
+        for target in ("mail", address, outside):
+            staged.wait_until(f"{ask.format('site-web-1', target)} | grep -q 220", timeout=10, every=0.2)
+            said = staged.run(ask.format("site-staging-web-1", target), check=False)
+            assert "220" not in said.stdout, target
+    finally:
+        staged.run("docker rm -f mail")
+
+
 def test_the_generated_file_is_roots_alone(staged):
     shown = staged.run("stat -c %a /var/lib/stackward/staging/shop/compose.yaml /var/lib/stackward/staging/shop").stdout
     assert shown.split() == ["600", "700"]
