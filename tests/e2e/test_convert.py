@@ -28,6 +28,19 @@ def seen(host) -> list[str]:
     return host.run("docker exec moved-app-1 cat /data/file /files/file").stdout.split()
 
 
+def goes_back_to_a_snapshot_and_forth(host) -> None:
+    host.stackward("snapshot", "create", "before")
+    host.run("docker exec moved-app-1 sh -c 'echo wrong >/data/file; rm /files/file'")
+    changes = host.stackward_json("snapshot", "diff", "before")
+    assert {"moved/data/file", "moved/moved_files/file"} <= set(tiny.said(changes).replace('"', " ").split())
+    assert host.stackward_json("snapshot", "restore", "before", "moved")["outcome"] == "ok"
+    assert seen(host) == ["precious", "written", "since"]
+    host.stackward("restore", "moved", "--undo")
+    assert host.run("docker exec moved-app-1 cat /data/file").stdout == "wrong\n"
+    assert host.stackward_json("snapshot", "delete", "before")["outcome"] == "ok"
+    assert tiny.states(host) == {"moved-app-1": "running"}
+
+
 def test_a_stack_moves_to_the_volume_is_backed_up_from_there_and_comes_back(moved):
     done = moved.stackward_json("stack", "convert", "moved")
     assert done["outcome"] == "ok", done
@@ -41,6 +54,8 @@ def test_a_stack_moves_to_the_volume_is_backed_up_from_there_and_comes_back(move
     assert "since" in moved.run(f"cat {device}/file").stdout
     part = tiny.by_stack(moved.stackward_json("backup"))["moved"]
     assert part["outcome"] == "ok"
+
+    goes_back_to_a_snapshot_and_forth(moved)
 
     undone = moved.stackward_json("stack", "convert", "moved", "--undo")
     assert undone["outcome"] == "ok", undone
