@@ -322,6 +322,18 @@ def test_a_tree_that_is_suddenly_empty_fails_its_stack_alone_until_accepted(host
     assert "a" not in host.store.holds()
 
 
+def test_of_a_stack_that_fails_there_is_nothing_in_the_day(host: Host, place: Path) -> None:
+    host.stack("a", place / "a/data", place / "a/elsewhere")
+    host.stack("b", place / "b")
+    for tree in ("a/data", "a/elsewhere", "b"):
+        (place / tree / "file").write_text(tree)
+    host.back_up()
+    (place / "a/data/file").unlink()
+    host.back_up(NIGHT + timedelta(days=1))
+    backup = host.settings.backup_root / "data-2026-11-22"
+    assert [path.name for path in backup.rglob("*") if path.name.startswith("a")] == []
+
+
 def test_a_tree_that_is_suddenly_empty_is_noticed_where_no_backup_is_good(host: Host, place: Path) -> None:
     host.stack("a", place / "a")
     (place / "a/file").write_text("precious")

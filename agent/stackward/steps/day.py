@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,8 +35,12 @@ class Day:
         return self.path / relative
 
     def discard(self, relative: str) -> None:
-        """Remove a part; it need not be there."""
-        filesystem.remove_tree(self.path / relative)
+        """Remove a part; it need not be there. A stack's directory of mounts goes with the last of them."""
+        part = self.place(relative)
+        filesystem.remove_tree(part)
+        if part.parent.parent == self.place(artifacts.MOUNTS):
+            with suppress(OSError):  # another is in it, or it is not there
+                part.parent.rmdir()
 
     def fill(self, relative: str, backup: Path) -> None:
         """Make a part equal to that of a published backup: shared blocks on Btrfs, hard links elsewhere.
@@ -169,9 +174,6 @@ def discard_stack(day: Day, entry: StackEntry) -> None:
     for prefix in entry.prefixes:
         day.discard(prefix)
     day.discard(f"{artifacts.DUMPS}/{entry.stack}")
-    mounts = day.place(f"{artifacts.MOUNTS}/{entry.stack}")
-    if mounts.is_dir() and not any(mounts.iterdir()):
-        mounts.rmdir()
 
 
 def carried_sections(backup: Path, entries: Iterable[StackEntry]) -> list[manifest.Section]:
