@@ -55,10 +55,13 @@ class Life:
         return os.path.join(self._directory(), self._dice.choice(_NAMES))
 
     def write(self) -> None:
+        self._write(self._name(), self._dice.choice([0, 10, 5000, 70000]))
+
+    def _write(self, path: bytes, size: int) -> None:
         # Nothing outside is written through a symbolic link, and nobody reads the FIFOs.
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-        with open(os.open(self._name(), flags, 0o644), "wb") as file:
-            file.write(self._dice.randbytes(self._dice.choice([0, 10, 5000, 70000])))
+        with open(os.open(path, flags, 0o644), "wb") as file:
+            file.write(self._dice.randbytes(size))
 
     def overwrite(self) -> None:
         with open(self._some(stat.S_ISREG), "r+b") as file:
@@ -193,8 +196,7 @@ class Life:
             fcntl.ioctl(target, _FICLONERANGE, struct.pack("=qQQQ", source.fileno(), start, size, to))
 
     def write_large(self) -> None:
-        with open(self._directory() + b"/large-%d" % self._dice.randrange(5), "wb") as file:
-            file.write(self._dice.randbytes(self._dice.randrange(200_000)))
+        self._write(self._directory() + b"/large-%d" % self._dice.randrange(5), self._dice.randrange(200_000))
 
     def overwrite_in_places(self) -> None:
         with open(self._some(stat.S_ISREG), "r+b") as file:
