@@ -226,13 +226,13 @@ def test_killed_at(point, staged):
     refresh = f"docker exec -e STACKWARD_CRASH_POINT={point} stackward stackward staging refresh"
     assert staged.run(refresh, check=False).returncode == 137
     well = f"{PAGE} && docker exec shop-staging-db-1 pg_isready -q"
-    if point == "nightly-made":
-        staged.run(well)  # nothing had been stopped yet
-    else:
-        assert staged.run(PAGE, check=False).returncode != 0
-        staged.run("docker kill stackward && docker start stackward")
-        staged.wait_until(f"{well} && ! ls /var/lib/stackward/undo | grep json", timeout=60, every=0.2)
-        staged.wait_for_appliance()
+    # At the last point nothing has been stopped yet.
+    assert (staged.run(well, check=False).returncode == 0) is (point == "nightly-made")
+    staged.run(f"test -e {NIGHTLY}.new")
+    staged.run("docker kill stackward && docker start stackward")
+    nothing_left = f"! ls /var/lib/stackward/undo | grep json && test ! -e {NIGHTLY}.new"
+    staged.wait_until(f"{well} && {nothing_left}", timeout=60, every=0.2)
+    staged.wait_for_appliance()
     staged.run(f"test -e {NIGHTLY}/shop/db/PG_VERSION")
 
 
@@ -250,7 +250,6 @@ def test_instances_are_units_where_the_host_has_them_and_users_units_follow(stag
     assert staged.run(states).stdout.split() == ["active"] * 3
     assert staged.get("/root/mine").split() == [b"begun", b"ended", b"begun"]
     assert staged.run(PAGE).stdout.encode() == staged.get("/opt/docker/site/data/index.html")
-    staged.run("test ! -e /srv/containers/.nightly.new")  # nor what the run before left, which was killed
 
 
 def test_down_stops_instances_and_production_goes_on(staged):
@@ -259,3 +258,14 @@ def test_down_stops_instances_and_production_goes_on(staged):
     left = staged.run("docker ps --format '{{.Names}}' | grep -- -staging-", check=False)
     assert left.stdout == ""
     assert staged.run(PRODUCTION).stdout == production
+
+
+def test_up_starts_one_on_the_snapshot_that_there_is_and_logs_say_what_it_says(staged):
+    data_at = staged.stackward_json("staging", "list")[0]["data_at"]
+    assert staged.stackward_json("staging", "up", "photos")["outcome"] == "ok"
+    assert sql(staged, "photos-staging-database-1", "SELECT count(*) FROM photo", "immich") == "42"
+    running = staged.run("docker ps --format '{{.Names}}' | grep -- -staging-").stdout.split()
+    assert all(name.startswith("photos-") for name in running)
+    assert staged.stackward_json("staging", "list")[0]["data_at"] == data_at
+    logs = staged.stackward_json("staging", "logs", "photos")["logs"]
+    assert "ready to accept connections" in logs["photos-staging-database-1"]

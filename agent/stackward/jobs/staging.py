@@ -20,10 +20,10 @@ from stackward.core.progress import Progress
 from stackward.core.unit_names import STAGING_TARGET
 from stackward.steps import crashpoints, instances, snapshots, staging
 from stackward.steps.instances import Hands
-from stackward.steps.nightly_snapshot import rebuild_nightly
+from stackward.steps.nightly_snapshot import NEW, rebuild_nightly
 from stackward.steps.sources import NIGHTLY
 from stackward.steps.staging import Plan
-from stackward.steps.undo import Undo
+from stackward.steps.undo import Step, Undo
 from stackward.tools.docker import Docker
 from stackward.tools.host import BridgeError, BridgeUnavailableError
 
@@ -71,14 +71,15 @@ def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> 
     parts: list[StackResult] = []
     means.progress.step("making the new snapshot")
     try:
-        deleted = rebuild_nightly(
-            means.settings.volume,
-            _stopped(means, hands, plans, downtime, parts),
-            skip=means.settings.snapshot_skip,
-            mounted=lambda _old: downtime.holding,
-            wait_seconds=means.cleaned_seconds,
-            reached=means.reach,
-        )
+        with means.undo.noted(".nightly is made anew", [Step("delete", str(means.settings.volume / NEW))]):
+            deleted = rebuild_nightly(
+                means.settings.volume,
+                _stopped(means, hands, plans, downtime, parts),
+                skip=means.settings.snapshot_skip,
+                mounted=lambda _old: downtime.holding,
+                wait_seconds=means.cleaned_seconds,
+                reached=means.reach,
+            )
     except StackwardError as error:
         if not parts:
             raise

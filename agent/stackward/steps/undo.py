@@ -33,8 +33,9 @@ class Step:
     `do` is "start", "unpause" or "stop" (`subject`: a container's ID), "exec" (`detail`: the command, run in the container
     `subject`), "rename" (`subject` back to `detail`; whatever stands at `detail` is moved to `detail` + ".stackward-undone"),
     "up" (the compose project in the directory `subject`, or only its service `detail`), "discard" (removes that project,
-    then `subject` itself and the path `detail`, if any) or "unit" (starts the host's unit `subject` through the bridge in
-    the directory `detail`, if it answers), or "volume" (`detail`: a `volume_move.VolumeMove`, settled).
+    then `subject` itself and the path `detail`, if any), "delete" (removes the path `subject`), "unit" (starts the host's
+    unit `subject` through the bridge in the directory `detail`, if it answers), or "volume" (`detail`: a
+    `volume_move.VolumeMove`, settled).
     """
 
     do: str
@@ -232,10 +233,14 @@ def _discard(step: Step) -> None:
     if os.path.isfile(os.path.join(step.subject, "compose.yaml")):
         compose.down(Path(step.subject))
     for path in filter(None, (step.detail, step.subject)):
-        if filesystem.is_subvolume(Path(path)):
-            btrfs.delete(Path(path))
-        else:
-            filesystem.remove_tree(Path(path))
+        _delete(Path(path))
+
+
+def _delete(path: Path) -> None:
+    if filesystem.is_subvolume(path):
+        btrfs.delete(path)
+    else:
+        filesystem.remove_tree(path)
 
 
 def _unit(step: Step) -> None:
@@ -247,6 +252,7 @@ _WITHOUT_CONTAINER: dict[str, Callable[[Step], None]] = {
     "rename": lambda step: _rename_back(Path(step.subject), Path(step.detail)),
     "up": _up,
     "discard": _discard,
+    "delete": lambda step: _delete(Path(step.subject)),
     "unit": _unit,
 }
 
