@@ -18,6 +18,22 @@ pytestmark = pytest.mark.e2e
 
 NIGHTLY = "/srv/containers/.nightly"
 HAND_WRITTEN = "keycloak"
+SLEEPER = {"image": "stackward-demo:latest", "pull_policy": "never", "init": True, "entrypoint": ["sleep", "inf"]}
+# What production shares with the host and with others; it does not even run.
+TIED = {
+    "services": {
+        "host": {**SLEEPER, "network_mode": "host", "container_name": "the-one"},
+        "guest": {**SLEEPER, "networks": ["outer"], "devices": ["/dev/null:/dev/kmsg"], "volumes": ["cache:/cache"]},
+    },
+    "networks": {"outer": {"external": True, "name": "site_default"}},
+    "volumes": {"cache": {}},
+    "x-stackward": {"staging": {"enabled": True, "empty": "cache"}},
+}
+GREEDY = {
+    "services": {"app": {**SLEEPER, "volumes": ["/:/host", "/var/run/docker.sock:/docker.sock", "others:/others"]}},
+    "volumes": {"others": {"external": True, "name": "wiki_pages"}},
+    "x-stackward": {"staging": {"enabled": True}},
+}
 POLICIES = {
     "shop": {"enabled": True, "publish": "18432:db:5432", "services": "db", "env": "STAGE=staging"},
     "site": {"enabled": True, "publish": "18080:web:8080"},
@@ -60,15 +76,15 @@ def machine(host_run):
         " && ln -s /srv/containers/site/data /opt/docker/site/data"
     )
     one.run("sed -i 's#=\\./#=/srv/containers/photos/#' /opt/docker/photos/.env /opt/docker/photos/stack.env")
-    service = {"image": "stackward-demo:latest", "pull_policy": "never", "init": True, "entrypoint": ["sleep", "inf"]}
     model = {
         "services": {
-            "app": {**service, "volumes": [f"/srv/containers/{HAND_WRITTEN}:/data"]},
-            "staging": {**service, "volumes": [f"{NIGHTLY}/{HAND_WRITTEN}:/data"]},
+            "app": {**SLEEPER, "volumes": [f"/srv/containers/{HAND_WRITTEN}:/data"]},
+            "staging": {**SLEEPER, "volumes": [f"{NIGHTLY}/{HAND_WRITTEN}:/data"]},
         },
         "x-stackward": {"staging": {"enabled": True, "service": "staging"}},
     }
     one.put(json.dumps(model), f"/opt/docker/{HAND_WRITTEN}/compose.yaml")
+    one.put(json.dumps(TIED), "/opt/docker/tied/compose.yaml")
     one.put("tonight\n", f"/srv/containers/{HAND_WRITTEN}/note")
     for name, staging in POLICIES.items():
         policy(one, name, staging)
@@ -93,7 +109,7 @@ def staged(machine):
 
 def test_each_stack_is_derived_and_nothing_runs_before_it_is_asked_for(machine):
     listed = {one["stack"]: one for one in machine.stackward_json("staging", "list")}
-    kinds = dict.fromkeys(POLICIES, "derived") | {HAND_WRITTEN: "by hand"}
+    kinds = dict.fromkeys((*POLICIES, "tied"), "derived") | {HAND_WRITTEN: "by hand"}
     assert {name: one["kind"] for name, one in listed.items()} == kinds
     assert {one["data_at"] for one in listed.values()} == {None}
     assert all(one["containers"] == [] for one in listed.values())
@@ -141,9 +157,10 @@ def test_what_staging_writes_stays_in_staging(staged):
 def test_every_mount_of_an_instance_is_from_the_snapshot(staged):
     form = "{{range .Mounts}}{{.Source}} {{.RW}}\n{{end}}"
     names = staged.run("docker ps --format '{{.Names}}' | grep -- -staging-").stdout.split()
-    assert len(names) == 8  # four services, three proxies, one that is hand-written
+    assert len(names) == 10  # six services, three proxies, one that is hand-written
     mounts = staged.run(f"docker inspect --format '{form}' {' '.join(names)}").stdout.split("\n")
     written = {line.split()[0] for line in mounts if line.endswith(" true")}
+    written -= {"/var/lib/docker/volumes/tied-staging_cache/_data"}  # its own, which began empty
     assert written == {
         f"{NIGHTLY}/{path}" for path in ("shop/db", "site/data", "photos/library", "photos/postgres", HAND_WRITTEN)
     }
@@ -162,6 +179,19 @@ def test_nothing_of_production_can_be_reached_from_an_instance(staged):
     # The same question, asked where there is an answer.
     staged.run("docker exec site-staging-web-1 busybox wget -T 2 -qO- http://web:8080/")
     staged.run(f"curl -sf --max-time 2 http://{outside}:8080/")
+
+
+def test_what_ties_a_stack_to_the_host_and_to_others_is_not_in_its_instance(staged):
+    """A network of the host's or of another project, a device, a name that there can be only one of."""
+    shown = json.loads(staged.run("docker inspect tied-staging-host-1 tied-staging-guest-1").stdout)
+    for one in shown:
+        assert list(one["NetworkSettings"]["Networks"]) == [
+            f"tied-staging_{'outer' if 'guest' in one['Name'] else 'default'}"
+        ]
+        assert not one["HostConfig"]["Devices"]
+    notes = "\n".join(next(one for one in staged.stackward_json("staging", "list") if one["stack"] == "tied")["notes"])
+    assert "devices are production's" in notes
+    assert "network_mode: host" in notes
 
 
 def test_no_mail_leaves_an_instance(staged):
@@ -199,22 +229,35 @@ def test_the_next_night_it_has_the_new_rows_and_none_of_its_own(staged):
 
 
 def test_a_broken_instance_fails_alone(staged):
-    """One never becomes healthy; of two that want the same port one is refused."""
+    """One never becomes healthy; of two that want the same port one is refused, as is one that would have the host."""
     running = staged.run(PRODUCTION).stdout
     sick = {"test": ["CMD", "false"], "interval": "1s", "retries": 1}
     staged.put(json.dumps({"services": {"web": {"healthcheck": sick}}}), "/opt/docker/site/compose.staging.yaml")
     policy(staged, "site", POLICIES["site"] | {"wait": "4s"})
     policy(staged, "photos", POLICIES["photos"] | {"publish": "18432:server:8080"})
+    staged.put(json.dumps(GREEDY), "/opt/docker/greedy/compose.yaml")
     try:
         result = refreshed(staged, good=False)
     finally:
+        staged.run("rm -r /opt/docker/greedy")
         staged.run("rm /opt/docker/site/compose.staging.yaml")
         for name in ("site", "photos"):
             policy(staged, name, POLICIES[name])
-    outcomes = {"shop": "failed", "site": "failed", "photos": "ok", HAND_WRITTEN: "ok"}
+    outcomes = {
+        "shop": "failed",
+        "site": "failed",
+        "photos": "ok",
+        "tied": "ok",
+        "greedy": "failed",
+        HAND_WRITTEN: "ok",
+    }
     assert {name: result[name]["outcome"] for name in outcomes} == outcomes
     assert "port 127.0.0.1:18432" in result["shop"]["reasons"][0]
     assert "the instance of shop is to have, is taken by the instance of photos" in result["shop"]["reasons"][0]
+    for reason, why in zip(
+        result["greedy"]["reasons"], ("all of production", "Docker's socket", "has no copy"), strict=True
+    ):
+        assert why in reason
     assert "web is " in result["site"]["reasons"][0]
     assert "after 4 s" in result["site"]["reasons"][0]
     assert staged.run(PRODUCTION).stdout == running
