@@ -473,7 +473,7 @@ def test_a_stack_of_profiles_alone_has_no_instance():
 def test_ports_without_a_number_take_none_of_the_hosts_and_a_range_any():
     ports = [{"target": 80, "published": "8000-8001", "host_ip": "::", "protocol": "udp"}, {"target": 81}, "82"]
     taken = list(published({"services": {"web": {"ports": ports}, "db": None}}))
-    assert taken == [HostPort(8000, protocol="udp"), HostPort(8001, protocol="udp")]
+    assert taken == [HostPort(8000, "::", "udp"), HostPort(8001, "::", "udp")]
 
 
 @pytest.mark.parametrize(
@@ -491,6 +491,7 @@ def test_ports_without_a_number_take_none_of_the_hosts_and_a_range_any():
             ["10.0.0.1", "::1"],
         ),
         ([{"target": 80, "published": "8080", "host_ip": "10.0.0.1"}, {"target": 80, "published": "8081"}], "", [""]),
+        ([{"target": 80, "published": "8080", "host_ip": "::"}], "", ["::"]),
         ([{"target": 81, "published": "8080"}], "", ["127.0.0.1"]),
         ([{"target": 80, "published": "8080", "protocol": "udp"}], "", ["127.0.0.1"]),
         ([{"target": 80}], "", ["127.0.0.1"]),
@@ -522,6 +523,7 @@ def test_a_port_of_a_service_in_anothers_network_is_opened_as_that_ones():
     [
         (HostPort(80), HostPort(80), True),
         (HostPort(80), HostPort(80, "10.0.0.1"), True),
+        (HostPort(80, "::"), HostPort(80, "10.0.0.1"), True),
         (HostPort(80, "127.0.0.1"), HostPort(80, "10.0.0.1"), False),
         (HostPort(80), HostPort(81), False),
         (HostPort(80), HostPort(80, protocol="udp"), False),

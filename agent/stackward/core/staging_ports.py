@@ -9,12 +9,13 @@ from typing import Any
 from stackward.core.model import Publish
 
 LOOPBACK = "127.0.0.1"
-_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - to be recognised
+_EVERYWHERE = ("", "0.0.0.0")  # noqa: S104 - to be recognised
+_ALL = ("", "::")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class HostPort:
-    """A port of the host; the address is "" where it is open at all of them."""
+    """A port of the host; the address is "" where it is open at all of them, "::" at all of IPv6."""
 
     port: int
     address: str = ""
@@ -23,7 +24,7 @@ class HostPort:
     def meets(self, other: HostPort) -> bool:
         """Whether no two containers can have both."""
         is_same = (self.port, self.protocol) == (other.port, other.protocol)
-        return is_same and (self.address == other.address or "" in (self.address, other.address))
+        return is_same and (self.address == other.address or self.address in _ALL or other.address in _ALL)
 
     def __str__(self) -> str:
         address = f"[{self.address}]" if ":" in self.address else self.address
