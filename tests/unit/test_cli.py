@@ -205,6 +205,7 @@ def test_a_dry_run_shows_people_what_would_be_copied_and_how(capsys, stack):
 @pytest.mark.parametrize("limit", ["-1", "0", "1" * 30, "many"])
 def test_a_limit_that_makes_no_sense_is_usage(capsys, host, limit):
     assert "must be a number from 1 to " in usage(capsys, "runs", f"--limit={limit}")
+    assert "must be a number from 1 to " in usage(capsys, "staging", "logs", "shop", f"--lines={limit}")
 
 
 @pytest.mark.parametrize("pause", ["0", "100000d", "9" * 400 + "w", ""])

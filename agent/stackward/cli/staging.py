@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from stackward.cli import results
+from stackward.cli.amounts import count
 from stackward.cli.render import outcome_text, table
 from stackward.cli.stacks import choose
 from stackward.core.errors import ExitCode, RefusedError, SettingsError
@@ -48,7 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("action", metavar="ACTION", choices=(*_LOOKING, *_ACTING), help="what to do")
     parser.add_argument("stacks", nargs="*", metavar="STACK", help="whose instance")
-    parser.add_argument("--lines", type=int, default=50, help="with logs: how many of each container")
+    parser.add_argument("--lines", type=count, default=50, help="with logs: how many of each container")
     parser.add_argument("--dry-run", action="store_true", help="with refresh: show what would be started")
     parser.add_argument("--wait", action="store_true", help="wait for who is at work instead of exit code 75")
 
