@@ -11,8 +11,8 @@ from stackward import stacks
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
 from stackward.runner import Runner
-from stackward.steps import heartbeat
-from stackward.steps.delivery import HOST_NOTE
+from stackward.steps.report import heartbeat
+from stackward.steps.report.delivery import HOST_NOTE
 from stackward.steps.undo import Undo
 from stackward.store import Store, locks_in, open_in
 from stackward.tools.clock import utc_now

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from btrfs.living_host import ZONE, Accounts, LivingHost, sealed
 from stackward.core.index import Index
-from stackward.steps import snapshots
-from stackward.steps.day import read_index
+from stackward.steps.backup.day import read_index
+from stackward.steps.volume import snapshots
 
 DAILY, WEEKLY = 7, 4  # as the settings' default says
 YOUNG = timedelta(hours=24)

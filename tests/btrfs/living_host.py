@@ -19,9 +19,12 @@ from btrfs.test_backup_data import Host
 from stackward.core.model import JobResult, Outcome, Tree
 from stackward.core.progress import Silent
 from stackward.jobs import prune, restore, restore_snapshot, snapshot, verify
-from stackward.steps import crashpoints, in_place, kept, nightly_snapshot
-from stackward.steps.restoring import Means
+from stackward.steps import crashpoints
+from stackward.steps.backup import in_place
+from stackward.steps.restore import kept
+from stackward.steps.restore.restoring import Means
 from stackward.steps.undo import Undo
+from stackward.steps.volume import nightly_snapshot
 from stackward.tools import btrfs
 
 ZONE = ZoneInfo("Europe/Berlin")

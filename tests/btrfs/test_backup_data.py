@@ -19,8 +19,8 @@ from stackward.core.errors import ExitCode
 from stackward.core.model import JobResult, Outcome, Policy, Stack, Tree, TreeKind
 from stackward.core.progress import Progress, Silent
 from stackward.jobs import backup_data, verify
-from stackward.steps import in_place
-from stackward.steps.day import read_index, rewrite_without
+from stackward.steps.backup import in_place
+from stackward.steps.backup.day import read_index, rewrite_without
 from stackward.steps.sizes import cache_file
 from stackward.steps.undo import Undo
 from stackward.store import Store

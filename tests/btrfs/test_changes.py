@@ -10,7 +10,7 @@ import pytest
 from btrfs.life import Life, account
 from stackward.core import gitignore
 from stackward.core.patterns import rsync_filters
-from stackward.steps import apply_changes, changes, in_place
+from stackward.steps.backup import apply_changes, changes, in_place
 from stackward.tools import btrfs, manifest, rsync, sendstream
 
 pytestmark = pytest.mark.btrfs

@@ -25,9 +25,10 @@ from stackward.core.progress import Silent
 from stackward.jobs import convert
 from stackward.jobs.convert import Request
 from stackward.stacks import discover
-from stackward.steps import kept, sameness
-from stackward.steps.restoring import Means
+from stackward.steps.restore import kept
+from stackward.steps.restore.restoring import Means
 from stackward.steps.undo import Step, Undo
+from stackward.steps.volume import sameness
 from stackward.tools import compose, filesystem
 from stackward.tools.docker import Docker
 from unit.hosts import DOCKER_HOST, SmallHost

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stackward.steps import apply_changes, changes, in_place
+from stackward.steps.backup import apply_changes, changes, in_place
 from stackward.tools import btrfs, filesystem, sendstream
 
 pytestmark = pytest.mark.btrfs

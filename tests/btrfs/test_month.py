@@ -12,7 +12,7 @@ from btrfs.ledger import left_over
 from btrfs.living_host import LivingHost, sealed
 from btrfs.month import Month, same
 from stackward.core.errors import RefusedError
-from stackward.steps import kept
+from stackward.steps.restore import kept
 
 pytestmark = pytest.mark.btrfs
 

@@ -12,7 +12,9 @@ from stackward.core.model import Keep, Policy, Stack, Tree, TreeKind
 from stackward.core.progress import Silent
 from stackward.jobs import prune, restore
 from stackward.jobs.restore import Means, Request
-from stackward.steps import catalog, day, kept
+from stackward.steps import catalog
+from stackward.steps.backup import day
+from stackward.steps.restore import kept
 from stackward.steps.undo import Undo
 from stackward.steps.verification import check
 from stackward.store import Store

@@ -19,9 +19,10 @@ from stackward.core.model import JobResult, Outcome, Stack, Tree, TreeKind
 from stackward.core.progress import Silent
 from stackward.jobs import restore, restore_snapshot
 from stackward.jobs.restore_snapshot import Request
-from stackward.steps import kept, snapshots
-from stackward.steps.restoring import Means
+from stackward.steps.restore import kept
+from stackward.steps.restore.restoring import Means
 from stackward.steps.undo import Undo
+from stackward.steps.volume import snapshots
 from stackward.tools import btrfs, filesystem
 
 pytestmark = pytest.mark.btrfs

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from btrfs.life import Life
-from stackward.steps import renaming, snapshot_diff
-from stackward.steps.snapshot_diff import Diff
+from stackward.steps.volume import renaming, snapshot_diff
+from stackward.steps.volume.snapshot_diff import Diff
 from stackward.tools import btrfs, sendstream
 
 pytestmark = pytest.mark.btrfs

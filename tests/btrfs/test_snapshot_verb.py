@@ -19,7 +19,7 @@ from stackward.core.errors import ExitCode
 from stackward.core.model import Keep, Outcome
 from stackward.core.progress import Silent
 from stackward.jobs import snapshot
-from stackward.steps import snapshots
+from stackward.steps.volume import snapshots
 from stackward.tools import btrfs
 
 pytestmark = pytest.mark.btrfs

@@ -15,8 +15,8 @@ import pytest
 
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import Keep
-from stackward.steps import nightly_snapshot as nightly
-from stackward.steps import snapshots
+from stackward.steps.volume import nightly_snapshot as nightly
+from stackward.steps.volume import snapshots
 from stackward.tools import btrfs, filesystem
 
 pytestmark = pytest.mark.btrfs
@@ -331,8 +331,9 @@ import sys
 sys.path[:0] = sys.argv[3].split(":")
 from contextlib import contextmanager
 from pathlib import Path
-from stackward.steps import crashpoints, snapshots
-from stackward.steps import nightly_snapshot as nightly
+from stackward.steps import crashpoints
+from stackward.steps.volume import snapshots
+from stackward.steps.volume import nightly_snapshot as nightly
 from test_snapshots import NOW
 volume, point = Path(sys.argv[1]), sys.argv[2]
 reached = lambda name: crashpoints.reach(name, point)

@@ -12,7 +12,7 @@ from stackward.core.progress import Silent
 from stackward.core.remarks import Severity, image
 from stackward.jobs import audit
 from stackward.stacks import Discovery, Outside
-from stackward.steps.audit_report import Facts, make_document
+from stackward.steps.report.audit_report import Facts, make_document
 from stackward.tools.host import Bridge, HostFacts
 from unit.hosts import NOW, SmallHost
 

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from stackward.cli.main import VERBS, main
-from stackward.steps import heartbeat, kept
+from stackward.steps.report import heartbeat
+from stackward.steps.restore import kept
 from stackward.store import Store
 from stackward.tools.locks import Locks
 

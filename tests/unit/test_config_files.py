@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from stackward.config import Settings
 from stackward.core import secret_names
 from stackward.core.model import Outcome, Policy, Stack, Tree, TreeKind
-from stackward.steps import config_files
-from stackward.steps.config_files import Selection
+from stackward.steps.backup import config_files
+from stackward.steps.backup.config_files import Selection
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"

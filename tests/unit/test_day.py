@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 
 from stackward.core.index import Index
-from stackward.steps import day as days
+from stackward.steps.backup import day as days
 
 NOW = datetime(2026, 11, 21, 2, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from stackward.config import Settings
 from stackward.observe.notice import Channel, Kind, Message
 from stackward.observe.notify import Address, tell
 from stackward.observe.ping import failure_url
-from stackward.steps.delivery import HOST_NOTE, deliver
+from stackward.steps.report.delivery import HOST_NOTE, deliver
 from stackward.store import Store
 from stackward.tools.locks import Locks
 from unit.receivers import fine, free_port, hangs, http, refuses

@@ -13,9 +13,9 @@ from stackward.core.remarks import Finding, Severity, image
 from stackward.core.week import WEEK
 from stackward.jobs import docker_prune, host_report
 from stackward.stacks import Discovery, Outside
-from stackward.steps import audit_report, host_document
-from stackward.steps.audit_report import Facts
-from stackward.steps.coverage import Coverage
+from stackward.steps.report import audit_report, host_document
+from stackward.steps.report.audit_report import Facts
+from stackward.steps.report.coverage import Coverage
 from stackward.tools import btrfs_health
 from stackward.tools.compose_lint import Linted, Remark
 from stackward.tools.host import Bridge, HostFacts

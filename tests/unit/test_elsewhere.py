@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from stackward.core.errors import RefusedError
-from stackward.steps import elsewhere
+from stackward.steps.restore import elsewhere
 from stackward.tools.filesystem import Mount
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import docker.errors
 import pytest
 
-from stackward.steps import healthy
+from stackward.steps.instance import healthy
 from stackward.tools.docker import Docker
 from unit.hosts import DOCKER_HOST
 

@@ -6,7 +6,7 @@ import docker.errors
 import pytest
 
 from stackward.core.model import Container, Hook, Service, ServicePolicy, Stack
-from stackward.steps import hooks
+from stackward.steps.backup import hooks
 from stackward.steps.undo import Undo
 from stackward.tools.docker import Docker
 from unit.hosts import DOCKER_HOST

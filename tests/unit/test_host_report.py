@@ -9,7 +9,7 @@ from stackward.core.model import Outcome
 from stackward.core.progress import Silent
 from stackward.core.remarks import Severity
 from stackward.jobs import host_report
-from stackward.steps.host_document import Btrfs, Facts, Space, make_document
+from stackward.steps.report.host_document import Btrfs, Facts, Space, make_document
 from stackward.tools import btrfs_health, machine
 from stackward.tools.host import Bridge, HostFacts
 from unit.hosts import NOW, SmallHost

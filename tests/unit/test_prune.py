@@ -11,8 +11,9 @@ from stackward.core.errors import RefusedError
 from stackward.core.model import Keep, Outcome, Policy, Problem, Stack
 from stackward.core.progress import Silent
 from stackward.jobs import prune
-from stackward.steps import backup_root, catalog, kept
-from stackward.steps.day import read_index
+from stackward.steps import backup_root, catalog
+from stackward.steps.backup.day import read_index
+from stackward.steps.restore import kept
 from stackward.steps.verification import check
 from stackward.store import Store
 from stackward.tools.locks import Locks

@@ -13,8 +13,8 @@ from stackward.core.model import Outcome
 from stackward.core.progress import Silent
 from stackward.jobs import restore
 from stackward.jobs.restore import Means, Request
-from stackward.steps import kept
 from stackward.steps.crashpoints import POINTS
+from stackward.steps.restore import kept
 from stackward.steps.undo import Undo
 from stackward.store import Store  # noqa: F401 - the killed process uses it
 from stackward.tools.locks import Locks  # noqa: F401

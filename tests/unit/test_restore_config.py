@@ -19,7 +19,7 @@ from stackward.core.model import Container, Mount, Outcome, Policy, Stack
 from stackward.core.progress import Silent
 from stackward.jobs import backup_config, restore_config
 from stackward.jobs.restore_config import Request
-from stackward.steps import kept
+from stackward.steps.restore import kept
 from stackward.steps.undo import Undo
 from stackward.tools import age
 

@@ -7,7 +7,7 @@ import stat
 import pytest
 import yaml
 
-from stackward.steps import staging
+from stackward.steps.instance import staging
 from stackward.tools import compose
 from unit.hosts import SmallHost
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from stackward.cli.main import main
-from stackward.steps import recovery_sheet
+from stackward.steps.report import recovery_sheet
 from stackward.tools import age
 from unit.hosts import NOW, SmallHost
 

@@ -8,7 +8,7 @@ import pytest
 
 from stackward.core.model import Outcome
 from stackward.core.verdict import Cause
-from stackward.steps.view import look
+from stackward.steps.report.view import look
 from unit.hosts import NOW, SmallHost
 
 SHOP = """

@@ -8,7 +8,7 @@ import pytest
 
 from stackward.core.errors import StackwardError
 from stackward.core.model import Problem, Stack
-from stackward.steps import volumes
+from stackward.steps.restore import volumes
 
 
 class _WithoutVolumes:

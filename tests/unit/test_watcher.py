@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from stackward.stacks.memory import CHANGED_NOTE
-from stackward.steps import heartbeat
+from stackward.steps.report import heartbeat
 from stackward.watcher.containers import Containers
 from stackward.watcher.directories import KNOWN_NOTE, Directories
 from unit.hosts import DOCKER_HOST, SmallHost

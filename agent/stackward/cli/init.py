@@ -15,7 +15,8 @@ from stackward.config import SETTINGS_FILE
 from stackward.core.errors import ExitCode, StackwardError
 from stackward.core.model import display
 from stackward.core.proposal import Proposal, propose
-from stackward.steps import override, recovery_sheet
+from stackward.steps import override
+from stackward.steps.report import recovery_sheet
 from stackward.steps.sizes import Size, Sizes
 from stackward.tools import age
 

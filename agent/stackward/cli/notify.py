@@ -10,7 +10,7 @@ from stackward.core.errors import ExitCode, SettingsError
 from stackward.core.model import display
 from stackward.observe import notify
 from stackward.observe.notice import Kind, Message
-from stackward.steps import delivery
+from stackward.steps.report import delivery
 from stackward.tools import logs
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from stackward.core.errors import SettingsError, StackwardError
 from stackward.core.model import JobResult, display
 from stackward.jobs import restore, restore_config
 from stackward.runner import READS_BACKUPS, Resource, RunContext, exit_code, of_stack
-from stackward.steps import restoring
+from stackward.steps.restore import restoring
 from stackward.tools.signals import interruptible
 from stackward.wiring import Appliance
 

@@ -19,8 +19,8 @@ from stackward.core.model import JobResult, display
 from stackward.core.units import format_age
 from stackward.jobs import restore_snapshot, snapshot
 from stackward.runner import Resource, RunContext, exit_code, of_stack
-from stackward.steps import snapshot_diff, snapshots
-from stackward.steps.restoring import Means
+from stackward.steps.restore.restoring import Means
+from stackward.steps.volume import snapshot_diff, snapshots
 from stackward.tools.signals import interruptible
 from stackward.wiring import Appliance
 

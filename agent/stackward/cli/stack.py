@@ -14,7 +14,7 @@ from stackward.core.model import JobResult
 from stackward.core.units import format_bytes
 from stackward.jobs import convert
 from stackward.runner import READS_BACKUPS, Resource, RunContext, exit_code, of_stack
-from stackward.steps.restoring import Means
+from stackward.steps.restore.restoring import Means
 from stackward.tools.signals import interruptible
 
 

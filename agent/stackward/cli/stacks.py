@@ -12,7 +12,7 @@ from stackward.core.errors import SettingsError
 from stackward.core.model import display
 from stackward.core.units import format_bytes
 from stackward.core.values import suggest
-from stackward.steps import coverage
+from stackward.steps.report import coverage
 from stackward.steps.sizes import Size, Sizes, cache_file
 
 if TYPE_CHECKING:

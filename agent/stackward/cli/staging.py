@@ -17,7 +17,8 @@ from stackward.core.staging import PROXY, escaped
 from stackward.core.units import format_age
 from stackward.jobs import staging as job
 from stackward.runner import Resource, RunContext, exit_code
-from stackward.steps import instances, nightly_snapshot, staging
+from stackward.steps.instance import instances, staging
+from stackward.steps.volume import nightly_snapshot
 from stackward.tools.signals import interruptible
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from stackward.cli.context import Context
     from stackward.core.model import Container, JobResult, Stack
-    from stackward.steps.staging import Plan
+    from stackward.steps.instance.staging import Plan
     from stackward.wiring import Appliance
 
 JOB = "staging"

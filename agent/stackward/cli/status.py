@@ -12,7 +12,7 @@ from stackward.cli.stacks import choose
 from stackward.core.model import Outcome, display
 from stackward.core.units import format_age
 from stackward.core.verdict import State, Verdict
-from stackward.steps.verdicts import judged
+from stackward.steps.report.verdicts import judged
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

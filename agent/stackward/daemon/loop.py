@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from stackward.core.errors import ExitCode, StackwardError
 from stackward.daemon.scheduler import Scheduler
 from stackward.daemon.workers import Crew, Running, Thread
-from stackward.steps import heartbeat
+from stackward.steps.report import heartbeat
 from stackward.store import RUN_ID
 from stackward.tools.docker import Docker, DockerError
 from stackward.week import chains, timetable

@@ -16,8 +16,8 @@ from stackward.core.model import Container, JobResult, Outcome, Stack, display
 from stackward.core.progress import Progress
 from stackward.core.remarks import Finding, Image, Severity
 from stackward.stacks import Discovery, places
-from stackward.steps import coverage, report_files
-from stackward.steps.audit_report import Facts, make_document
+from stackward.steps.report import coverage, report_files
+from stackward.steps.report.audit_report import Facts, make_document
 from stackward.tools import compose, compose_lint, filesystem
 from stackward.tools.compose_lint import Linted
 from stackward.tools.docker import Docker, DockerError

@@ -20,8 +20,9 @@ from stackward.core.artifacts import CHECKSUM_SUFFIX, INCOMING_PREFIX, config_na
 from stackward.core.errors import StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
-from stackward.steps import backup_root, config_files
-from stackward.steps.config_files import LeftOut, Selection
+from stackward.steps import backup_root
+from stackward.steps.backup import config_files
+from stackward.steps.backup.config_files import LeftOut, Selection
 from stackward.steps.crashpoints import reach
 from stackward.tools import age, archive, filesystem, manifest
 

@@ -21,9 +21,10 @@ from stackward.core.errors import Interrupted, SettingsError, StackwardError
 from stackward.core.index import Index, StackEntry
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
-from stackward.steps import backup_plan, backup_root, catalog, sources
-from stackward.steps import day as days
-from stackward.steps.stack_backup import Base, LostTreeError, Means, Part, back_up
+from stackward.steps import backup_root, catalog
+from stackward.steps.backup import backup_plan, sources
+from stackward.steps.backup import day as days
+from stackward.steps.backup.stack_backup import Base, LostTreeError, Means, Part, back_up
 from stackward.steps.undo import Undo
 from stackward.store import Store
 from stackward.tools import filesystem

@@ -14,11 +14,13 @@ from typing import Any
 
 from stackward.core.errors import RefusedError, SettingsError, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, Tree, TreeKind, display
-from stackward.steps import conversion, kept, quiesce, restoring, sizes, snapshots, volume_move
-from stackward.steps.conversion import Move, Situation
-from stackward.steps.restoring import Means
+from stackward.steps import quiesce, sizes
+from stackward.steps.restore import kept, restoring
+from stackward.steps.restore.restoring import Means
 from stackward.steps.undo import Step
-from stackward.steps.volume_move import KEPT_SUFFIX, VolumeMove
+from stackward.steps.volume import conversion, snapshots, volume_move
+from stackward.steps.volume.conversion import Move, Situation
+from stackward.steps.volume.volume_move import KEPT_SUFFIX, VolumeMove
 from stackward.tools import filesystem
 
 WHAT = "move to the volume"

@@ -16,8 +16,8 @@ from stackward.core.model import JobResult, Outcome, Stack, display
 from stackward.core.progress import Progress
 from stackward.core.units import format_bytes
 from stackward.stacks.membership import STAGING_SUFFIX
-from stackward.steps import coverage
 from stackward.steps.catalog import Artifact
+from stackward.steps.report import coverage
 from stackward.tools.docker import Docker, DockerError, DockerUnavailableError
 from stackward.tools.docker_leftovers import Leftover
 

@@ -13,10 +13,12 @@ from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
 from stackward.core.staging import PROXY
-from stackward.steps import catalog, crashpoints, drill_copy, healthy, probes, restore_plan, staging
+from stackward.steps import catalog, crashpoints
 from stackward.steps.catalog import Artifact
-from stackward.steps.drill_copy import Copy, NotDerivableError
-from stackward.steps.staging import Place, Plan
+from stackward.steps.instance import drill_copy, healthy, probes, staging
+from stackward.steps.instance.drill_copy import Copy, NotDerivableError
+from stackward.steps.instance.staging import Place, Plan
+from stackward.steps.restore import restore_plan
 from stackward.steps.undo import Step, Undo, WayBackError
 from stackward.store import Store
 from stackward.tools import compose, filesystem

@@ -16,8 +16,8 @@ from stackward.core.model import JobResult, Outcome, display
 from stackward.core.progress import Progress
 from stackward.core.remarks import Finding, Severity
 from stackward.core.units import format_bytes
-from stackward.steps import report_files
-from stackward.steps.host_document import Btrfs, Facts, Space, make_document
+from stackward.steps.report import report_files
+from stackward.steps.report.host_document import Btrfs, Facts, Space, make_document
 from stackward.tools import btrfs_health, filesystem, machine, process
 from stackward.tools.docker import Docker, DockerError
 from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError

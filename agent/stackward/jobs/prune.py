@@ -18,8 +18,10 @@ from stackward.core.artifacts import CHECKSUM_SUFFIX, INCOMING_PREFIX, ArtifactK
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import JobResult, Keep, Outcome, Stack, display
 from stackward.core.progress import Progress
-from stackward.steps import backup_root, catalog, crashpoints, day, kept
+from stackward.steps import backup_root, catalog, crashpoints
+from stackward.steps.backup import day
 from stackward.steps.catalog import Artifact
+from stackward.steps.restore import kept
 from stackward.store import Store
 
 KEPT_AT_LEAST = timedelta(hours=24)  # also what another backup of the day replaced

@@ -14,20 +14,11 @@ from typing import Any
 
 from stackward.core.errors import ExitCode, RefusedError, SettingsError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
-from stackward.steps import (
-    catalog,
-    elsewhere,
-    kept,
-    quiesce,
-    restore_path,
-    restore_plan,
-    restore_tree,
-    restoring,
-    volumes,
-)
+from stackward.steps import catalog, quiesce
 from stackward.steps.catalog import Artifact
-from stackward.steps.restore_plan import Target
-from stackward.steps.restoring import Means, require_docker
+from stackward.steps.restore import elsewhere, kept, restore_path, restore_plan, restore_tree, restoring, volumes
+from stackward.steps.restore.restore_plan import Target
+from stackward.steps.restore.restoring import Means, require_docker
 from stackward.steps.verification import check
 from stackward.tools import filesystem, rsync
 

@@ -20,11 +20,12 @@ from stackward.core.artifacts import ArtifactKind
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, display
 from stackward.core.progress import Progress
-from stackward.steps import catalog, config_restore, elsewhere, kept, verification
+from stackward.steps import catalog, verification
 from stackward.steps.catalog import Artifact
-from stackward.steps.config_restore import Item, State, Unit, above
 from stackward.steps.crashpoints import reach
-from stackward.steps.restore_tree import carry_out
+from stackward.steps.restore import config_restore, elsewhere, kept
+from stackward.steps.restore.config_restore import Item, State, Unit, above
+from stackward.steps.restore.restore_tree import carry_out
 from stackward.steps.undo import Undo
 from stackward.tools import age, archive, filesystem
 from stackward.tools.docker import Docker

@@ -14,10 +14,12 @@ from typing import Any
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.index import TreeEntry
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, Tree, display
-from stackward.steps import kept, quiesce, restore_path, restore_plan, restore_tree, restoring, snapshots
-from stackward.steps.restore_plan import Inside, Target
-from stackward.steps.restoring import Means
-from stackward.steps.snapshots import Snapshot
+from stackward.steps import quiesce
+from stackward.steps.restore import kept, restore_path, restore_plan, restore_tree, restoring
+from stackward.steps.restore.restore_plan import Inside, Target
+from stackward.steps.restore.restoring import Means
+from stackward.steps.volume import snapshots
+from stackward.steps.volume.snapshots import Snapshot
 from stackward.tools import btrfs, filesystem, rsync
 
 

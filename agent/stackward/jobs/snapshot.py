@@ -12,8 +12,9 @@ from stackward.config import Settings
 from stackward.core.errors import SettingsError, StackwardError
 from stackward.core.model import JobResult, Outcome
 from stackward.core.progress import Progress
-from stackward.steps import crashpoints, nightly_snapshot, snapshots
-from stackward.steps.snapshots import Deleted, Snapshot
+from stackward.steps import crashpoints
+from stackward.steps.volume import nightly_snapshot, snapshots
+from stackward.steps.volume.snapshots import Deleted, Snapshot
 from stackward.tools.docker import Docker
 from stackward.tools.process import CommandError
 

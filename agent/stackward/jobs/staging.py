@@ -18,12 +18,14 @@ from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
 from stackward.core.unit_names import STAGING_TARGET
-from stackward.steps import crashpoints, instances, snapshots, staging
-from stackward.steps.instances import Hands
-from stackward.steps.nightly_snapshot import NEW, rebuild_nightly
-from stackward.steps.sources import NIGHTLY
-from stackward.steps.staging import Plan
+from stackward.steps import crashpoints
+from stackward.steps.backup.sources import NIGHTLY
+from stackward.steps.instance import instances, staging
+from stackward.steps.instance.instances import Hands
+from stackward.steps.instance.staging import Plan
 from stackward.steps.undo import Step, Undo
+from stackward.steps.volume import snapshots
+from stackward.steps.volume.nightly_snapshot import NEW, rebuild_nightly
 from stackward.tools.docker import Docker
 from stackward.tools.host import BridgeError, BridgeUnavailableError
 

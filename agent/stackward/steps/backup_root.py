@@ -17,7 +17,7 @@ from stackward.config import Settings
 from stackward.core.artifacts import ID_FILE, INCOMING_PREFIX
 from stackward.core.errors import RefusedError, SettingsError
 from stackward.core.model import display
-from stackward.steps.day import delete_directory
+from stackward.steps.backup.day import delete_directory
 from stackward.tools import filesystem
 
 REMEMBERED = "backup-root-id"

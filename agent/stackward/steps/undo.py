@@ -20,7 +20,8 @@ from pathlib import Path
 
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
-from stackward.steps import crashpoints, volume_move
+from stackward.steps import crashpoints
+from stackward.steps.volume import volume_move
 from stackward.tools import btrfs, compose, filesystem, process, signals
 from stackward.tools.docker import Docker, DockerUnavailableError, HookTimeout, NotFoundError
 from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError

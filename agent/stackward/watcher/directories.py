@@ -18,7 +18,7 @@ from stackward.core.settling import Settling
 from stackward.observe.notice import Channel
 from stackward.stacks import sight
 from stackward.stacks.memory import CHANGED_NOTE
-from stackward.steps import heartbeat
+from stackward.steps.report import heartbeat
 from stackward.tools.inotify import Inotify, WatchLimitError
 from stackward.watcher import announce
 from stackward.wiring import build

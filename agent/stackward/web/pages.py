@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stackward.core.errors import StackwardError
 from stackward.core.units import format_age
 from stackward.observe import metrics
-from stackward.steps import heartbeat
+from stackward.steps.report import heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from stackward.core.model import JobResult, Outcome
 from stackward.core.schedule import interval_seconds
 from stackward.observe import gelf, messages, metrics, push
 from stackward.observe.notice import Changes, Channel, Message
-from stackward.steps import delivery, view
+from stackward.steps.report import delivery, view
 from stackward.store.alerts import Standing
 from stackward.week import chains
 

@@ -10,7 +10,7 @@ from stackward.core.errors import StackwardError
 from stackward.core.model import JobResult, Outcome
 from stackward.jobs import backup_config, backup_data, prune, verify
 from stackward.runner import READS_BACKUPS, WRITES_BACKUPS, ChainResult, RunContext, Step
-from stackward.steps import kept
+from stackward.steps.restore import kept
 from stackward.week.chores import CHORES
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from stackward.core.artifacts import INDEX, ArtifactKind
 from stackward.core.errors import RefusedError
 from stackward.core.model import display
 from stackward.core.units import format_age
-from stackward.steps import catalog, heartbeat
+from stackward.steps import catalog
 from stackward.steps.doctor import Facts, Finding, error, info, ok, warn
+from stackward.steps.report import heartbeat
 from stackward.tools.docker import DockerError
 
 if TYPE_CHECKING:

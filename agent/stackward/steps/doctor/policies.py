@@ -9,7 +9,7 @@ from stackward.core import images
 from stackward.core.errors import StackwardError
 from stackward.core.model import Quiesce, TreeKind, display
 from stackward.stacks.trees import SINGLE_FILE_OUTSIDE
-from stackward.steps import sources
+from stackward.steps.backup import sources
 from stackward.steps.doctor import Facts, Finding, Severity, error, info, ok, warn
 from stackward.tools import age
 

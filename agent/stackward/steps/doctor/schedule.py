@@ -9,8 +9,8 @@ from stackward.core import week
 from stackward.core.agenda import Agenda
 from stackward.core.schedule import interval_seconds
 from stackward.core.units import format_age, format_duration
-from stackward.steps import heartbeat
 from stackward.steps.doctor import Facts, Finding, info, ok, warn
+from stackward.steps.report import heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

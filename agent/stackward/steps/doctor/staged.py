@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from stackward.core.errors import RefusedError
 from stackward.core.model import display
-from stackward.steps import snapshots, staging
 from stackward.steps.doctor import Facts, Finding, ok, warn
+from stackward.steps.instance import staging
+from stackward.steps.volume import snapshots
 from stackward.tools.docker import DockerError
 
 if TYPE_CHECKING:

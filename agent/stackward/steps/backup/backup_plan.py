@@ -8,8 +8,9 @@ from typing import Any
 
 from stackward.config import Settings
 from stackward.core.model import Stack, Tree, display
-from stackward.steps import quiesce, sources, tree_backup
-from stackward.steps.stack_backup import Base
+from stackward.steps import quiesce
+from stackward.steps.backup import sources, tree_backup
+from stackward.steps.backup.stack_backup import Base
 from stackward.tools import filesystem
 
 BY_CHANGES = "by changes"

@@ -15,7 +15,7 @@ from stackward.core.units import format_bytes
 from stackward.core.verdict import Cause, State
 from stackward.observe.facts import BackupFacts, ContainerFacts, SpaceFacts, StackFacts, View
 from stackward.stacks.discovery import DockerRootError
-from stackward.steps.verdicts import Backups, backups, judged
+from stackward.steps.report.verdicts import Backups, backups, judged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

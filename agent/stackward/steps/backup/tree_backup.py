@@ -13,9 +13,10 @@ from stackward.core.errors import StackwardError
 from stackward.core.index import TreeEntry
 from stackward.core.model import Stack, Tree
 from stackward.core.patterns import rsync_filters
-from stackward.steps import apply_changes, changes, copying, kept, sources
-from stackward.steps.day import Day
-from stackward.steps.sources import Source
+from stackward.steps.backup import apply_changes, changes, copying, sources
+from stackward.steps.backup.day import Day
+from stackward.steps.backup.sources import Source
+from stackward.steps.restore import kept
 from stackward.tools import btrfs, filesystem, manifest, process, rsync, sendstream
 
 ASKED_FOR = "a full scan was asked for"

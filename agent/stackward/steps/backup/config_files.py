@@ -22,8 +22,8 @@ from stackward.core.secret_names import (
     may_be_key,
 )
 from stackward.core.units import format_bytes
-from stackward.steps.config_named import Named, named_by_stacks
-from stackward.steps.kept import KEPT, UNDONE
+from stackward.steps.backup.config_named import Named, named_by_stacks
+from stackward.steps.restore.kept import KEPT, UNDONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ from stackward.core.exposure import Published
 from stackward.core.model import Container, Stack, display
 from stackward.core.remarks import Finding, Image, Severity
 from stackward.stacks import Discovery
-from stackward.steps.coverage import Coverage
+from stackward.steps.report.coverage import Coverage
 from stackward.tools import compose_lint
 from stackward.tools.compose_lint import Linted
 from stackward.tools.host import HostFacts

@@ -18,7 +18,7 @@ from pathlib import Path
 from stackward.core import gitignore, retention, snapshot_names
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import Keep, display
-from stackward.steps.sources import NIGHTLY, OURS
+from stackward.steps.backup.sources import NIGHTLY, OURS
 from stackward.tools import btrfs, filesystem, holders, process
 from stackward.tools.docker import Docker, DockerError
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
-from stackward.steps.day import delete_directory
+from stackward.steps.backup.day import delete_directory
 from stackward.tools import filesystem
 
 KEPT = ".stackward-kept"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stackward.core.errors import RefusedError
-from stackward.steps import catalog, sources
+from stackward.steps import catalog
+from stackward.steps.backup import sources
 from stackward.tools import filesystem
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from stackward.steps import in_place
+from stackward.steps.backup import in_place
 from stackward.tools.sendstream import Command, Kind, SendStreamError
 
 _ATTRIBUTES = frozenset({Kind.SET_XATTR, Kind.REMOVE_XATTR, Kind.CHMOD, Kind.CHOWN, Kind.UTIMES})

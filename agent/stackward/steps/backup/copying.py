@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from stackward.core import artifacts
-from stackward.steps.day import Day
+from stackward.steps.backup.day import Day
 from stackward.tools import filesystem, manifest, rsync
 
 

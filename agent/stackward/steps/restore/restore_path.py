@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 
 from stackward.core.errors import RefusedError
 from stackward.core.model import display
-from stackward.steps import kept
-from stackward.steps.kept import KEPT, Entry
-from stackward.steps.restore_plan import Inside, first_link
-from stackward.steps.restore_tree import Move, carry_out, ways_back
+from stackward.steps.restore import kept
+from stackward.steps.restore.kept import KEPT, Entry
+from stackward.steps.restore.restore_plan import Inside, first_link
+from stackward.steps.restore.restore_tree import Move, carry_out, ways_back
 from stackward.steps.undo import Undo
 from stackward.tools import filesystem, rsync
 

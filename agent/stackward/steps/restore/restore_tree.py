@@ -16,9 +16,9 @@ from typing import Any
 
 from stackward.core.model import display
 from stackward.core.progress import Progress
-from stackward.steps import kept
-from stackward.steps.kept import KEPT, Entry
-from stackward.steps.restore_plan import Target
+from stackward.steps.restore import kept
+from stackward.steps.restore.kept import KEPT, Entry
+from stackward.steps.restore.restore_plan import Target
 from stackward.steps.undo import Step
 from stackward.tools import btrfs, filesystem, process, rsync
 

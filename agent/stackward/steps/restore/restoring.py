@@ -14,9 +14,10 @@ from stackward.config import Settings
 from stackward.core.errors import RefusedError
 from stackward.core.model import Stack, display
 from stackward.core.progress import Progress
-from stackward.steps import crashpoints, kept, quiesce, restore_path, restore_tree
-from stackward.steps.kept import Record
-from stackward.steps.restore_tree import Replacement
+from stackward.steps import crashpoints, quiesce
+from stackward.steps.restore import kept, restore_path, restore_tree
+from stackward.steps.restore.kept import Record
+from stackward.steps.restore.restore_tree import Replacement
 from stackward.steps.undo import Step, Undo
 from stackward.tools import rsync
 from stackward.tools.docker import Docker

@@ -20,10 +20,11 @@ from stackward.core.index import DumpEntry, StackEntry, TreeEntry
 from stackward.core.model import Counts, Stack, Tree, display
 from stackward.core.patterns import rsync_filters
 from stackward.core.progress import Progress
-from stackward.steps import copying, crashpoints, dumps, hooks, quiesce, sources, tree_backup
-from stackward.steps.day import Day
+from stackward.steps import crashpoints, quiesce
+from stackward.steps.backup import copying, dumps, hooks, sources, tree_backup
+from stackward.steps.backup.day import Day
+from stackward.steps.backup.tree_backup import TreeCopy
 from stackward.steps.sizes import Sizes, cache_file
-from stackward.steps.tree_backup import TreeCopy
 from stackward.steps.undo import Undo
 from stackward.tools import btrfs, filesystem, manifest
 from stackward.tools.docker import Docker, DockerUnavailableError

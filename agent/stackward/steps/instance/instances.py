@@ -14,8 +14,8 @@ from stackward.core.errors import StackwardError
 from stackward.core.model import Container, display
 from stackward.core.staging import PROXY
 from stackward.core.unit_names import STAGING_TARGET, staging_unit
-from stackward.steps import healthy, staging
-from stackward.steps.staging import COMPOSE_FILE, Plan
+from stackward.steps.instance import healthy, staging
+from stackward.steps.instance.staging import COMPOSE_FILE, Plan
 from stackward.steps.undo import Step
 from stackward.tools import compose, filesystem
 from stackward.tools.docker import Docker, DockerError, HookTimeout

@@ -16,10 +16,11 @@ from typing import Any
 from stackward.core.model import Container, Stack, Tree, TreeKind, display
 from stackward.core.progress import Progress
 from stackward.core.units import format_bytes
-from stackward.steps import kept, sameness
-from stackward.steps.kept import Entry
+from stackward.steps.restore import kept
+from stackward.steps.restore.kept import Entry
 from stackward.steps.undo import Step, Undo
-from stackward.steps.volume_move import KEPT_SUFFIX, VolumeMove
+from stackward.steps.volume import sameness
+from stackward.steps.volume.volume_move import KEPT_SUFFIX, VolumeMove
 from stackward.tools import btrfs, filesystem, rsync
 from stackward.tools.docker import VolumeInfo
 

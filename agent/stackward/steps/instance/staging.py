@@ -18,7 +18,7 @@ from stackward.core.model import Stack, Tree, display
 from stackward.core.staging import Derived, Facts, Move, Refusal, Wish
 from stackward.core.staging_ports import HostPort
 from stackward.stacks import places
-from stackward.steps.sources import NIGHTLY
+from stackward.steps.backup.sources import NIGHTLY
 from stackward.tools import compose, filesystem
 from stackward.tools.compose_files import ENVIRONMENT_FILE, load_yaml, read_env_file
 from stackward.tools.docker import Docker, DockerError

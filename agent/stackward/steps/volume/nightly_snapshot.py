@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
-from stackward.steps import snapshots
-from stackward.steps.snapshots import WAIT_SECONDS, Deleted
-from stackward.steps.sources import NIGHTLY
+from stackward.steps.backup.sources import NIGHTLY
+from stackward.steps.volume import snapshots
+from stackward.steps.volume.snapshots import WAIT_SECONDS, Deleted
 from stackward.tools import btrfs, filesystem
 
 NEW = f"{NIGHTLY}.new"

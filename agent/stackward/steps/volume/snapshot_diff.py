@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackward.steps import renaming
+from stackward.steps.volume import renaming
 from stackward.tools import btrfs, filesystem, sendstream
 
 

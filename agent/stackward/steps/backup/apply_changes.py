@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackward.core import gitignore
-from stackward.steps import in_place, moved_files
-from stackward.steps.changes import Changes
-from stackward.steps.day import Day
+from stackward.steps.backup import in_place, moved_files
+from stackward.steps.backup.changes import Changes
+from stackward.steps.backup.day import Day
 from stackward.tools import btrfs, filesystem, manifest, rsync
 
 

@@ -15,9 +15,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
-from stackward.steps import kept
-from stackward.steps.kept import KEPT, Entry
-from stackward.steps.restore_tree import Move
+from stackward.steps.restore import kept
+from stackward.steps.restore.kept import KEPT, Entry
+from stackward.steps.restore.restore_tree import Move
 from stackward.steps.undo import Step
 from stackward.tools import archive, filesystem
 from stackward.tools.archive import Member

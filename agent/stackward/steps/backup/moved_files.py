@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackward.steps import in_place
+from stackward.steps.backup import in_place
 from stackward.tools import btrfs, filesystem
 
 _ASIDE = b".stackward-moved"

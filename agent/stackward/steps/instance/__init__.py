@@ -1,0 +1,1 @@
+"""Second instances of stacks, for staging and for drills: planned, run, waited for, asked."""

@@ -1,0 +1,1 @@
+"""Puts back what a backup or a snapshot holds, and keeps what that replaced."""

@@ -1,0 +1,1 @@
+"""The Btrfs volume: its snapshots, what differs between them, and moving a stack's trees onto it."""
