@@ -97,10 +97,12 @@ class Rsync:
             self._host, f"mkdir -p {BESIDE}/.rsync && rsync -aHAX {TREE}/ {BESIDE}/.rsync/0/ && sync -f {BESIDE}"
         )
 
-    def again(self) -> float:
+    def again(self, limit_seconds: int = 1800) -> float:
+        """Seconds; as many as the limit where it was not done by then."""
         self._number += 1
         copy = f"rsync -aHAX --link-dest=../{self._number - 1} {TREE}/ {BESIDE}/.rsync/{self._number}/"
-        return timed(self._host, f"{copy} && sync -f {BESIDE}")
+        limited = f"timeout {limit_seconds} {copy} && sync -f {BESIDE} || test $? -eq 124"
+        return min(timed(self._host, limited), limit_seconds)
 
     def clear(self) -> None:
         """What it has goes, and with it the room that it takes."""

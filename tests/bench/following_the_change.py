@@ -28,6 +28,7 @@ MANY = 1_000_000
 MANY_BYTES = 1_200  # each: 1.2 GB in all, as the smaller tree has
 PLACES, PLACE_BYTES = 32, 4096
 LARGE = 2_000_000_000
+RSYNC_LIMIT_SECONDS = 600  # with a million files it makes as many links anew
 ROUNDS = 3
 
 
@@ -126,8 +127,9 @@ def _many_files(host: Host, few: float) -> Iterator[Figure]:
     rsync.first(), restic(host)
     many = statistics.median(_ten(host) for _ in range(ROUNDS))
     touch_ten(host)
-    others = rsync.again(), restic(host)
-    detail = f"{many:.2f} s against {few:.2f} s; rsync --link-dest {others[0]:.2f} s, restic {others[1]:.2f} s"
+    others = restic(host), rsync.again(RSYNC_LIMIT_SECONDS)
+    no_less = "not done after " if others[1] == RSYNC_LIMIT_SECONDS else ""
+    detail = f"{many:.2f} s against {few:.2f} s; restic {others[0]:.2f} s, rsync --link-dest {no_less}{others[1]:.2f} s"
     yield Figure(
         f"data backup of {MANY:,} files, 10 changed, of its time at {FILES:,}", many / few, "x", 2, detail=detail
     )
