@@ -464,20 +464,31 @@ def test_only_what_changed_is_looked_at_where_two_snapshots_tell_it(
     assert (btrfs_root / "data-2026-11-22/a/file7").read_text() == "new"
 
 
+@pytest.mark.parametrize("full_scan", [False, True], ids=["by changes", "full scan"])
 def test_content_that_changed_behind_an_unchanged_time_and_size_is_copied(
-    tmp_path: Path, btrfs_root: Path, volume: Path
+    host: Host, root: Path, volume: Path, full_scan: bool
 ) -> None:
-    host = Host(tmp_path, btrfs_root, volume)
+    """A full scan goes by time and size; nor may what it does not see be lost to the night after it."""
     host.stack("a", volume / "stacks/a")
-    file = volume / "stacks/a/file"
-    file.write_text("one")
+    names = ("small", "another name of small", "large")
+    for name, size in zip(names, (3, 3, 2 << 20), strict=True):
+        (volume / "stacks/a" / name).write_bytes(b"o" * size)
+    (volume / "stacks/a" / names[1]).unlink()
+    os.link(volume / "stacks/a/small", volume / "stacks/a" / names[1])
     host.back_up()
-    before = file.stat()
-    file.write_text("two")
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert scans(host.back_up(NIGHT + timedelta(days=1))) == {""}
-    assert (btrfs_root / "data-2026-11-22/a/file").read_text() == "two"
-    assert check_sums(btrfs_root / "data-2026-11-22").returncode == 0
+    for name in ("small", "large"):
+        file = volume / "stacks/a" / name
+        before = file.stat()
+        with file.open("r+b") as opened:
+            opened.write(b"two")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = host.back_up(NIGHT + timedelta(days=1), full_scan=full_scan)
+    assert scans(second) == {"a full scan was asked for" if full_scan else ""}
+    host.back_up(NIGHT + timedelta(days=2))
+    for night in ("data-2026-11-22", "data-2026-11-23"):
+        assert account(root / night / "a") == account(volume / "stacks/a")
+        assert check_sums(root / night).returncode == 0
+    assert (root / "data-2026-11-21/a/small").read_bytes() == b"ooo"
 
 
 def test_a_day_begins_where_most_of_its_data_is(tmp_path: Path, btrfs_root: Path, volume: Path) -> None:

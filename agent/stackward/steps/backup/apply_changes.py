@@ -90,6 +90,27 @@ def apply(
     return Applied(sorted(content | attributes), plan.gone, digests, written, grown - plan.lost)
 
 
+def copy_unseen(changes: Changes, source: Path, subvolume: Path, target: Path, base: Path) -> None:
+    """After a full scan: copy the files whose content changed, and whose size and time, by which it goes, did not.
+
+    Those are the ones that still are the last backup's (`base` is its part): all others it has replaced.
+
+    Raises:
+        CommandError, OSError: they are not copied.
+    """
+    here, there, last = os.fsencode(source), os.fsencode(target), os.fsencode(base)
+    unseen = {path for path in changes.content | changes.extents.keys() if path and _is_file_of_both(there, last, path)}
+    unseen = {path for path in unseen if _status(here, path) is not None}
+    others = {name for path in unseen for name in _other_names(source, subvolume, path)}
+    _copy(source, target, unseen | {name for name in others if _status(there, name) is not None}, "--ignore-times")
+
+
+def _is_file_of_both(root: bytes, other: bytes, path: bytes) -> bool:
+    """Whether a regular file has the same inode number in both; in a snapshot and among hard links it is the same file."""
+    one, two = _status(root, path), _status(other, path)
+    return one is not None and two is not None and stat.S_ISREG(one.st_mode) and one.st_ino == two.st_ino
+
+
 def _renamed(changes: Changes, here: bytes, rules: tuple[gitignore.Rule, ...]) -> Iterator[bytes]:
     """All that has, or is in something that has, another name than before, or is new."""
     for path in _topmost(changes):

@@ -65,23 +65,27 @@ def copy(
         StackwardError, OSError: it is not.
     """
     relative = str(source.tree.artifact_path)
-    why = ASKED_FOR if full_scan else ""
-    if not why:
-        nested = snapshot is not None and bool(btrfs.nested_subvolumes(snapshot))
-        home = snapshot.parent if snapshot is not None else None
-        elsewhere = day.subvolume and day.origin != base
-        why = doubt(source, home, base, before, patterns, elsewhere=elsewhere, nested=nested)
-    if not why and snapshot is not None and base is not None and before is not None and source.subvolume is not None:
+    home = snapshot.parent if snapshot is not None else None
+    nested = snapshot is not None and bool(btrfs.nested_subvolumes(snapshot))
+    elsewhere = day.subvolume and day.origin != base
+    why = doubt(source, home, base, before, patterns, elsewhere=elsewhere, nested=nested)
+    found, untold = None, ""
+    if not why and snapshot is not None and before is not None and source.subvolume is not None:
         try:
-            return _by_changes(day, source, source.subvolume, read_from, snapshot, base, before, patterns)
+            found = _account(source, source.subvolume, snapshot, before)
+            if base is not None and not full_scan:
+                return _by_changes(day, source, found, read_from, snapshot, base, before, patterns)
         except (StackwardError, OSError, ValueError) as error:
             if isinstance(error, rsync.DiskFullError):
                 raise
-            why = f"what changed could not be told: {getattr(error, 'message', error)}"
-    filters = rsync_filters(patterns)
+            untold = f"what changed could not be told: {getattr(error, 'message', error)}"
+    whys = [ASKED_FOR, untold] if full_scan else [why, untold]
     on_scan()
     known = (before.files, before.bytes) if before is not None else (0, 0)
-    return TreeCopy(copying.first_pass(day, read_from, relative, base, filters, on_progress, known), why)
+    transfer = copying.first_pass(day, read_from, relative, base, rsync_filters(patterns), on_progress, known)
+    if full_scan and found is not None and snapshot is not None and base is not None:
+        apply_changes.copy_unseen(found, read_from, snapshot, day.place(relative), base / relative)
+    return TreeCopy(transfer, "; ".join(filter(None, whys)))
 
 
 def section(day: Day, relative: str, base: Path | None, made: TreeCopy) -> tuple[manifest.Section, int, int]:
@@ -152,27 +156,31 @@ def _is_there(home: Path, before: TreeEntry) -> bool:
     return bool(before.snapshot_name) and filesystem.is_subvolume(home / before.snapshot_name)
 
 
+def _account(source: Source, subvolume: Path, snapshot: Path, before: TreeEntry) -> changes.Changes:
+    """Where the tree changed since its last backup."""
+    old = snapshot.with_name(before.snapshot_name)
+    if not btrfs.is_read_only(old):
+        raise process.CommandError(["btrfs", "send", old], 1, "the snapshot of the last backup was written to")
+    tree = os.fsencode(source.tree.path.relative_to(subvolume))
+    return changes.account(sendstream.changes_between(old, snapshot), b"" if tree == b"." else tree)
+
+
 def _by_changes(
     day: Day,
     source: Source,
-    subvolume: Path,
+    found: changes.Changes,
     read_from: Path,
     snapshot: Path,
     base: Path,
     before: TreeEntry,
     patterns: Sequence[str],
 ) -> TreeCopy:
-    old = snapshot.with_name(before.snapshot_name)
-    if not btrfs.is_read_only(old):
-        raise process.CommandError(["btrfs", "send", old], 1, "the snapshot of the last backup was written to")
-    tree = os.fsencode(source.tree.path.relative_to(subvolume))
-    found = changes.account(sendstream.changes_between(old, snapshot), b"" if tree == b"." else tree)
     rules = gitignore.parse("\n".join(patterns).encode("utf-8", "surrogateescape"))
     relative = str(source.tree.artifact_path)
     if not day.subvolume:
         day.fill(relative, base)
     place, linked = day.place(relative), not day.subvolume
-    before_it = None if linked else old
+    before_it = None if linked else snapshot.with_name(before.snapshot_name)
     applied = apply_changes.apply(found, read_from, snapshot, place, rules, before=before_it, linked=linked)
     transfer = rsync.Transfer(
         files=0,
