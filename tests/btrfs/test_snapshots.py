@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import stackward
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import Keep
 from stackward.steps.volume import nightly_snapshot as nightly
@@ -362,7 +363,7 @@ def test_a_kill_leaves_last_nights_or_tonights(volume: Path, point: str, seen: s
     if not first:
         nightly.rebuild_nightly(volume, Staging(volume)())
     volume_with(volume, "two")
-    paths = f"{Path(__file__).parent}:{Path(__file__).parents[1]}:{Path(snapshots.__file__).parents[2]}"
+    paths = f"{Path(__file__).parent}:{Path(__file__).parents[1]}:{Path(stackward.__file__).parents[1]}"
     died = subprocess.run([sys.executable, "-c", CRASH, volume, point, paths], capture_output=True, check=False)
     assert died.returncode == -9, died.stderr
     if not first or seen == "two":
