@@ -17,8 +17,7 @@ from stackward.config import Settings
 from stackward.core.artifacts import ID_FILE, INCOMING_PREFIX
 from stackward.core.errors import RefusedError, SettingsError
 from stackward.core.model import display
-from stackward.steps.backup.day import delete_directory
-from stackward.tools import filesystem
+from stackward.tools import btrfs, filesystem
 
 REMEMBERED = "backup-root-id"
 
@@ -99,7 +98,7 @@ def clean_incoming(settings: Settings, prefix: str = INCOMING_PREFIX) -> list[st
     root = settings.backup_root
     leftovers = sorted(name for name in os.listdir(root) if name.startswith(prefix))
     for name in leftovers:
-        delete_directory(root / name)
+        btrfs.delete_directory(root / name)
     if leftovers:
         filesystem.sync_path(root)
     return leftovers

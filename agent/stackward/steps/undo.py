@@ -234,14 +234,7 @@ def _discard(step: Step) -> None:
     if os.path.isfile(os.path.join(step.subject, "compose.yaml")):
         compose.down(Path(step.subject))
     for path in filter(None, (step.detail, step.subject)):
-        _delete(Path(path))
-
-
-def _delete(path: Path) -> None:
-    if filesystem.is_subvolume(path):
-        btrfs.delete(path)
-    else:
-        filesystem.remove_tree(path)
+        btrfs.delete_directory(Path(path))
 
 
 def _unit(step: Step) -> None:
@@ -253,7 +246,7 @@ _WITHOUT_CONTAINER: dict[str, Callable[[Step], None]] = {
     "rename": lambda step: _rename_back(Path(step.subject), Path(step.detail)),
     "up": _up,
     "discard": _discard,
-    "delete": lambda step: _delete(Path(step.subject)),
+    "delete": lambda step: btrfs.delete_directory(Path(step.subject)),
     "unit": _unit,
 }
 

@@ -57,7 +57,11 @@ def is_read_only(path: Path) -> bool:
 
 
 def created_at(subvolume: Path) -> datetime:
-    """When the subvolume was made, or as a snapshot taken."""
+    """When the subvolume was made, or as a snapshot taken.
+
+    Raises:
+        CommandError, ValueError: btrfs does not say it as btrfs-progs do (`Creation time: 2026-11-21 02:00:00 +0100`).
+    """
     said = process.run(["btrfs", "subvolume", "show", subvolume]).text
     found = re.search(r"Creation time:\s*(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4})", said)
     if found is None:
@@ -210,6 +214,14 @@ def delete(path: Path) -> None:
     for inner in reversed(nested):
         process.run(["btrfs", "subvolume", "delete", inner])
     process.run(["btrfs", "subvolume", "delete", "--commit-after", path])
+
+
+def delete_directory(path: Path) -> None:
+    """Delete a directory with all below it, be it a subvolume or not; nothing there is fine."""
+    if filesystem.is_subvolume(path):
+        delete(path)
+    else:
+        filesystem.remove_tree(path)
 
 
 def subvolume_of(path: Path, table: tuple[filesystem.Mount, ...]) -> Path | None:

@@ -57,7 +57,7 @@ class Day:
         process.run(["cp", "--archive", how, "--no-target-directory", "--", source, target])
 
     def abandon(self) -> None:
-        delete_directory(self.path)
+        btrfs.delete_directory(self.path)
 
 
 def begin(root: Path, name: str, run_id: str, base: Path | None) -> Day:
@@ -159,15 +159,7 @@ def retire(backup: Path, reached: Callable[[str], None] = lambda _point: None) -
     filesystem.rename_new(backup, trash)
     filesystem.sync_path(backup.parent)
     reached("prune-renamed")
-    delete_directory(trash)
-
-
-def delete_directory(path: Path) -> None:
-    """Delete an unlisted directory of BACKUP_ROOT, a subvolume or not."""
-    if filesystem.is_subvolume(path):
-        btrfs.delete(path)
-    else:
-        filesystem.remove_tree(path)
+    btrfs.delete_directory(trash)
 
 
 def discard_stack(day: Day, entry: StackEntry) -> None:

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
-from stackward.steps.backup.day import delete_directory
-from stackward.tools import filesystem
+from stackward.tools import btrfs, filesystem
 
 KEPT = ".stackward-kept"
 KEPT_FOR = timedelta(days=7)
@@ -128,9 +127,7 @@ def put_back(directory: Path, record: Record, now: datetime) -> list[str]:
     Raises:
         StackwardError: something that was kept is no longer there. Nothing was changed.
     """
-    if lost := _lost(record):
-        named = ", ".join(display(entry.kept) for entry in lost[:5])
-        raise StackwardError(f"what was kept is gone: {named}")
+    require(record)
     changed = [display(entry.place) for entry in record.entries if _put_back(entry)]
     write(directory, replace(record, undone=True, undone_at=now.isoformat()))
     return changed
@@ -138,9 +135,9 @@ def put_back(directory: Path, record: Record, now: datetime) -> list[str]:
 
 def require(record: Record) -> None:
     """Raises StackwardError where something that was kept is no longer there."""
-    lost = [e.kept for e in record.entries if e.identity and not os.path.lexists(e.kept) and not _is_back(e)]
-    if lost:
-        raise StackwardError(f"what was kept is gone: {', '.join(map(display, lost[:5]))}")
+    if lost := _lost(record):
+        named = ", ".join(display(entry.kept) for entry in lost[:5])
+        raise StackwardError(f"what was kept is gone: {named}")
 
 
 def discard_unfinished(directory: Path, subject: str) -> None:
@@ -195,7 +192,7 @@ def _lost(record: Record) -> list[Entry]:
 
 def _delete(directory: Path, record: Record) -> None:
     for entry in record.entries:
-        delete_directory(Path(entry.place + UNDONE))
+        btrfs.delete_directory(Path(entry.place + UNDONE))
     for kept in record.directories:
         _delete_kept(Path(kept), [Path(entry.kept) for entry in record.entries])
     (directory / f"{record.run}.json").unlink(missing_ok=True)
@@ -206,8 +203,8 @@ def _delete_kept(kept: Path, entries: Sequence[Path]) -> None:
         return  # no name that we give: whatever it is, it stays
     for entry in entries:
         if kept in entry.parents:
-            delete_directory(entry)  # first, since it may be a subvolume
-    delete_directory(kept)
+            btrfs.delete_directory(entry)  # first, since it may be a subvolume
+    btrfs.delete_directory(kept)
     try:
         kept.parent.rmdir()
     except OSError:
