@@ -12,22 +12,20 @@ from stackward.cli.stacks import choose
 from stackward.core.errors import ExitCode, SettingsError
 from stackward.core.model import display
 from stackward.core.units import format_age
-from stackward.jobs import drill
-from stackward.runner import READS_BACKUPS, Resource, RunContext, exit_code
+from stackward.runner import exit_code
 from stackward.tools.signals import interruptible
+from stackward.week import chores
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
 
     from stackward.cli.context import Context
     from stackward.core.model import JobResult
-    from stackward.wiring import Appliance
 
 JOB = "drill"
-RESOURCES = (*READS_BACKUPS, Resource("drill"))
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,36 +54,17 @@ def run(arguments: Namespace, context: Context) -> int:
     with interruptible(), context.output.progress() as progress:
         for message in appliance.recover():
             progress.warn(message)
+        step = chores.drill_step(appliance, arguments.stacks, arguments.wanted, dry_run=arguments.dry_run)
         result = appliance.runner.execute(
             JOB,
-            work_of(appliance, arguments.stacks, arguments.wanted, dry_run=arguments.dry_run),
-            resources=RESOURCES,
+            step.work,
+            resources=step.resources,
             wait=arguments.wait,
             progress=progress,
             dry_run=arguments.dry_run,
         )
     context.output.show(results.document(JOB, result), lambda console: _draw(console, result))
     return exit_code(result)
-
-
-def work_of(
-    appliance: Appliance, names: Sequence[str] = (), wanted: str | None = None, *, dry_run: bool = False
-) -> Callable[[RunContext], JobResult]:
-    """The job as the runner wants it."""
-
-    def work(context: RunContext) -> JobResult:
-        means = drill.Means(
-            appliance.settings,
-            appliance.store,
-            appliance.docker_or_none,
-            appliance.undo,
-            context.now,
-            context.run_id,
-            context.progress,
-        )
-        return drill.run(means, appliance.discover().stacks, names, wanted, dry_run=dry_run)
-
-    return work
 
 
 def _proofs(context: Context, names: Sequence[str]) -> int:

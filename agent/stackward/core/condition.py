@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from stackward.core.model import Container, Outcome, Stack, StackResult, display
 
-_RUNS = ("running", "paused", "restarting")
 _RESTARTED_BY_DOCKER = ("always", "unless-stopped")
 # 128 + SIGINT, SIGKILL, SIGTERM: how a program that was told to stop ends.
 _TOLD_TO_STOP = (130, 137, 143)
@@ -56,7 +55,7 @@ def of_stack(
     bad = [(one, how) for one, how in found if how.outcome in (Outcome.FAILED, Outcome.WARN)]
     reasons = [f"{_called(one)} {how.text}" for one, how in bad]
     outcome = Outcome.worst([how.outcome for _, how in bad])
-    if any(one.state in _RUNS or one.id in stopped_by_us for one in lasting):
+    if any(one.runs or one.id in stopped_by_us for one in lasting):
         at_rest = [one for one, how in found if how is _AT_REST]
         reasons += [f"{_called(one)} is stopped, while others of the stack run" for one in at_rest]
         reasons += [f"{display(service)} has no container" for service in _missing(stack)]

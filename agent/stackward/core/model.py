@@ -228,6 +228,11 @@ class Container:
     host_network: bool = False
     backup: str = ""
 
+    @property
+    def runs(self) -> bool:
+        """Whether it may use what is mounted: also while it is paused, or between two attempts to start."""
+        return self.state in ("running", "paused", "restarting")
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -259,7 +264,7 @@ class Stack:
 
     @property
     def running(self) -> tuple[Container, ...]:
-        return tuple(c for c in self.containers if c.state in ("running", "restarting", "paused") and not c.one_off)
+        return tuple(c for c in self.containers if c.runs and not c.one_off)
 
 
 @dataclass(frozen=True, slots=True)

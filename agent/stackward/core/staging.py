@@ -7,18 +7,19 @@ left out, and said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from stackward.core import staging_mounts, staging_ports, staging_services
 from stackward.core.model import display
-from stackward.core.staging_facts import Facts, Move, Refusal, Wish
+from stackward.core.staging_facts import WAIT_SECONDS, Facts, Move, Refusal, Wish
 from stackward.core.staging_mounts import audit
 
 __all__ = [
     "EDGE",
     "PROXY",
+    "WAIT_SECONDS",
     "Derived",
     "Facts",
     "Move",
@@ -77,7 +78,7 @@ def derive(model: Mapping[str, Any], wish: Wish, facts: Facts) -> Derived:
     notes += stores.notes
     if wish.publish or wish.prober:
         _add_proxy(derived, wish, facts, refusals)
-        notes += _publish(derived, services, wish)
+        _publish(derived, services, wish, notes)
     if not networks:
         del derived["networks"]
     return Derived(derived, tuple(refusals), tuple(dict.fromkeys(notes)), stores.files)
@@ -176,8 +177,10 @@ def _add_proxy(derived: dict[str, Any], wish: Wish, facts: Facts, refusals: list
     }
 
 
-def _publish(derived: dict[str, Any], production: Mapping[str, Mapping[str, Any]], wish: Wish) -> Iterator[str]:
-    """Open the proxy's ports, none of them wider than production's. Yields where one is not open at all addresses."""
+def _publish(
+    derived: dict[str, Any], production: Mapping[str, Mapping[str, Any]], wish: Wish, notes: list[str]
+) -> None:
+    """Open the proxy's ports, none of them wider than production's, and note where one is not open at all addresses."""
     if not wish.publish or PROXY not in derived["services"]:
         return
     ports: list[dict[str, Any]] = []
@@ -185,7 +188,9 @@ def _publish(derived: dict[str, Any], production: Mapping[str, Mapping[str, Any]
         found = staging_ports.addresses(production, one, _host_of(production, one.service))
         if not one.address and "" not in found:
             where = ", ".join(found)
-            yield f"port {one.port} is open at {where} alone, no wider than production's; stackward.staging.publish can say more"
+            notes.append(
+                f"port {one.port} is open at {where} alone, no wider than production's; stackward.staging.publish can say more"
+            )
         for address in found:
             host_ip = {"host_ip": address} if address else {}
             way = {"target": _PROXY_PORT + number, "published": str(one.port), "protocol": "tcp"}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from stackward.core.model import Publish
 
+WAIT_SECONDS = 900.0  # for an instance to become well, where its stack does not say
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -28,7 +30,7 @@ class Wish:
     environment: tuple[tuple[str, str], ...] = ()
     empty: tuple[str, ...] = ()
     prober: bool = False
-    wait_seconds: float = 900.0
+    wait_seconds: float = WAIT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
 from stackward.core.staging import PROXY
+from stackward.stacks.membership import DRILL_SUFFIX
 from stackward.steps import catalog, crashpoints
 from stackward.steps.catalog import Artifact
 from stackward.steps.instance import drill_copy, healthy, probes, staging
@@ -24,7 +25,6 @@ from stackward.store import Store
 from stackward.tools import compose, filesystem
 from stackward.tools.docker import Docker, DockerError
 
-SUFFIX = "-drill"
 WAIT_SECONDS = 1800.0  # a database that recovers may need minutes
 _LOG_LINES = 1000
 _LOGS_KEPT = 5
@@ -159,7 +159,7 @@ def _plan(means: Means, docker: Docker, stack: Stack, copy: Copy, home: Path, im
     empty = staging.uncopied(stack.trees)
     place = Place(
         home,
-        stack.project + SUFFIX,
+        stack.project + DRILL_SUFFIX,
         copy.moves,
         prober=True,
         empty=empty,

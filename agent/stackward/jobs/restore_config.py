@@ -139,7 +139,7 @@ def _refuse_in_use(places: Sequence[Path], docker: Docker | None) -> None:
     for container in docker.containers():
         sources = [Path(mount.source) for mount in container.mounts if mount.source]
         used = next((p for p in places if any(p == source or p in source.parents for source in sources)), None)
-        if used is not None and container.state in ("running", "paused", "restarting"):
+        if used is not None and container.runs:
             raise RefusedError(
                 f"{container.name} runs on {display(used)}, which the undo would take away",
                 hint=f"stop it first (docker stop {container.name}), or add --force",

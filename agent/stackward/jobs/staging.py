@@ -17,6 +17,7 @@ from stackward.config import Settings
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
+from stackward.core.staging import WAIT_SECONDS
 from stackward.core.unit_names import STAGING_TARGET
 from stackward.steps import crashpoints
 from stackward.steps.backup.sources import NIGHTLY
@@ -170,7 +171,7 @@ def _start_all(means: Means, hands: Hands, wanted: Sequence[Plan], began: float 
 
 def _start(hands: Hands, chosen: Plan, began: float | None) -> StackResult:
     name = chosen.stack.name
-    wrong = instances.start(hands, chosen, limit_seconds=chosen.wait_seconds(staging.WAIT_SECONDS))
+    wrong = instances.start(hands, chosen, limit_seconds=chosen.wait_seconds(WAIT_SECONDS))
     still = None if began is None else time.monotonic() - began
     if wrong:
         return StackResult(name, Outcome.FAILED, tuple(wrong), standstill_seconds=still)

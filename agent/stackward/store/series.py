@@ -48,7 +48,9 @@ class Series(Database):
                 name_of(row["stack"]): Proven(
                     datetime.fromisoformat(row["success_at"]), name_of(row["success_artifact"])
                 )
-                for row in self._rows("SELECT stack, success_at, success_artifact FROM drill WHERE success_at NOT NULL")
+                for row in self._rows(
+                    "SELECT stack, success_at, success_artifact FROM drill WHERE success_at IS NOT NULL"
+                )
             },
         )
 

@@ -19,7 +19,7 @@ from stackward.runner import CHANGE, READS_BACKUPS, Resource, Step
 from stackward.tools.host import Bridge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from stackward.core.model import JobResult
     from stackward.runner import RunContext
@@ -131,7 +131,11 @@ def _staging(appliance: Appliance, *, dry_run: bool = False) -> Step:
     return Step("staging", work, (Resource("staging"), VOLUME))
 
 
-def _drill(appliance: Appliance, *, dry_run: bool = False) -> Step:
+def drill_step(
+    appliance: Appliance, names: Sequence[str] = (), wanted: str | None = None, *, dry_run: bool = False
+) -> Step:
+    """Of the named stacks (none: of all that are backed up), from the backup that is `wanted` (None: each newest)."""
+
     def work(context: RunContext) -> JobResult:
         means = drill.Means(
             appliance.settings,
@@ -142,7 +146,7 @@ def _drill(appliance: Appliance, *, dry_run: bool = False) -> Step:
             context.run_id,
             context.progress,
         )
-        return drill.run(means, appliance.discover().stacks, dry_run=dry_run)
+        return drill.run(means, appliance.discover().stacks, names, wanted, dry_run=dry_run)
 
     return Step("drill", work, (*READS_BACKUPS, Resource("drill")))
 
@@ -156,5 +160,5 @@ CHORES: dict[str, Callable[..., Step]] = {
     "rotate-logs": _rotate_logs,
     "snapshot": _snapshot,
     "staging": _staging,
-    "drill": _drill,
+    "drill": drill_step,
 }

@@ -15,18 +15,17 @@ from stackward.config import Settings
 from stackward.core import staging, staging_ports
 from stackward.core.errors import StackwardError
 from stackward.core.model import Stack, Tree, display
-from stackward.core.staging import Derived, Facts, Move, Refusal, Wish
+from stackward.core.staging import WAIT_SECONDS, Derived, Facts, Move, Refusal, Wish
 from stackward.core.staging_ports import HostPort
 from stackward.stacks import places
+from stackward.stacks.membership import STAGING_SUFFIX
 from stackward.steps.backup.sources import NIGHTLY
 from stackward.tools import compose, filesystem
 from stackward.tools.compose_files import ENVIRONMENT_FILE, load_yaml, read_env_file
 from stackward.tools.docker import Docker, DockerError
 
-SUFFIX = "-staging"
 OVERRIDES = ("compose.staging.yaml", "compose.staging.yml")
 COMPOSE_FILE = "compose.yaml"
-WAIT_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,9 @@ def plan(settings: Settings, docker: Docker | None, stack: Stack, image: str, *,
     if stack.policy.staged.service:
         return _by_hand(stack)
     volume = Path(os.path.realpath(settings.volume))
-    place = Place(home(settings, stack.name), stack.project + SUFFIX, (Move(str(volume), str(volume / NIGHTLY)),))
+    place = Place(
+        home(settings, stack.name), stack.project + STAGING_SUFFIX, (Move(str(volume), str(volume / NIGHTLY)),)
+    )
     return derive(settings, docker, stack, place, image, fresh=fresh)
 
 

@@ -153,7 +153,7 @@ def refuse_other_users(stack: Stack, found: Sequence[Target], containers: Sequen
         RefusedError: another project's running container has one of the trees mounted.
     """
     for container in containers:
-        if container.project == stack.project or container.state not in ("running", "paused", "restarting"):
+        if container.project == stack.project or not container.runs:
             continue
         for target in found:
             if any(_uses(mount, target) for mount in container.mounts):

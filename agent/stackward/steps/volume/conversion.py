@@ -27,7 +27,6 @@ from stackward.tools.docker import VolumeInfo
 INCOMING = ".incoming-"
 _ROOM = 1.05  # of the tree's size, for what the copy itself needs
 _UNFINISHED = "trusted.stackward.unfinished"  # of a copy that has its name, while no link leads to it yet
-_RUNNING = ("running", "paused", "restarting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,7 @@ def _shared(stack: Stack, tree: Tree, situation: Situation) -> str:
             continue
         if tree.volume is not None and any(mount.name == tree.volume for mount in container.mounts):
             return f"container {display(container.name)}, which is not of this stack, has it"
-        for mount in container.mounts if container.state in _RUNNING else ():
+        for mount in container.mounts if container.runs else ():
             source = Path(os.path.realpath(mount.source)) if mount.source else None
             if source is not None and (source == tree.path or tree.path in source.parents):
                 return f"container {display(container.name)}, which is not of this stack, uses it"

@@ -240,7 +240,7 @@ def mounted_by(docker: Docker | None) -> Callable[[Path], list[str]]:
         return [
             f"container {display(one.name)}: {display(mount.source)}"
             for one in found
-            if one.state in ("running", "paused", "restarting")
+            if one.runs
             for mount in one.mounts
             if mount.source and Path(mount.source).is_relative_to(real)
         ]

@@ -28,7 +28,6 @@ from stackward.tools.docker_values import VolumeInfo
 KEPT_SUFFIX = ".before-stackward"
 MEANWHILE_SUFFIX = ".meanwhile-stackward"
 KEPT_LABEL = "stackward.kept"
-_RUNNING = ("running", "paused", "restarting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ def _stop(docker: Docker, move: VolumeMove) -> None:
     """Stop the stack's own containers that were started on the volume while it was empty."""
     project = move.labels.get(PROJECT_LABEL)
     for container in docker.containers(project):
-        if any(mount.name == move.name for mount in container.mounts) and container.state in _RUNNING:
+        if any(mount.name == move.name for mount in container.mounts) and container.runs:
             docker.stop(container.id)
 
 
@@ -129,7 +128,7 @@ def _free(docker: Docker, name: str) -> None:
     """Remove the stopped containers that have the volume. Raises DockerError where one of them runs."""
     having = [one for one in docker.containers() if any(mount.name == name for mount in one.mounts)]
     for container in having:
-        if container.state in _RUNNING:
+        if container.runs:
             raise DockerError(f"{container.name} runs on it", hint="stop it, and try again")
     for container in having:
         docker.remove_stopped(container.id)
