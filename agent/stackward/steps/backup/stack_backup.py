@@ -251,27 +251,21 @@ def _finish(
     work: _Work,
     taken: dict[Path, Path],
 ) -> Part:
-    base_path = base.path if base else None
     sections, entries, changed = [], [], 0
     for source in chosen.sources:
-        relative = str(source.tree.artifact_path)
-        made = work.trees[relative]
+        made = work.trees[str(source.tree.artifact_path)]
         if made.transfer.vanished:
             work.warnings.append(f"{source.tree.source}: files vanished while they were copied")
-        section, files, new = tree_backup.section(day, relative, base_path, made)
-        sections.append(section)
-        changed += new
-        before = base.tree(relative) if base else None
         nested = any(subvolume.nested for subvolume in chosen.subvolumes if subvolume.root == source.subvolume)
-        serves = source.subvolume is not None and not nested  # as the next backup's old snapshot
-        snapshot = taken[source.subvolume] if source.subvolume is not None and serves else None
-        entries.append(
-            tree_backup.entry(
-                source, made, files, before, snapshot, tree_backup.left_out(source.tree, stack, means.settings.volume)
-            )
-        )
+        # With others nested in it, it cannot serve as the next backup's old snapshot.
+        snapshot = taken[source.subvolume] if source.subvolume is not None and not nested else None
+        left_out = tree_backup.left_out(source.tree, stack, means.settings.volume)
+        section, tree, new = _described(day, source, base, made, snapshot, left_out)
+        sections.append(section)
+        entries.append(tree)
+        changed += new
     if work.dumps:
-        section, files, new = copying.section(day, f"{artifacts.DUMPS}/{stack.name}", None)
+        section, _files, new = copying.section(day, f"{artifacts.DUMPS}/{stack.name}", None)
         sections.append(section)
         changed += new
     entry = StackEntry(
@@ -297,6 +291,21 @@ def _finish(
         bytes_changed=sum(made.transfer.bytes_changed for made in work.trees.values()),
     )
     return Part(entry, sections, counts, {path: made.scan for path, made in work.trees.items()}, work.warnings)
+
+
+def _described(
+    day: Day,
+    source: sources.Source,
+    base: Base | None,
+    made: TreeCopy,
+    snapshot: Path | None,
+    left_out: Sequence[str],
+) -> tuple[manifest.Section, TreeEntry, int]:
+    """The tree's manifest lines, its entry of the index, and how many of the lines are new."""
+    relative = str(source.tree.artifact_path)
+    section, files, new = tree_backup.section(day, relative, base.path if base else None, made)
+    before = base.tree(relative) if base else None
+    return section, tree_backup.entry(source, made, files, before, snapshot, left_out), new
 
 
 def _images(docker: Docker | None, stack: Stack) -> dict[str, dict[str, object]]:
