@@ -70,7 +70,7 @@ def test_what_is_newly_used_is_what_changed(copied: Copied) -> None:
     assert copied.exclusive_bytes() <= 2 * applied.bytes_changed
 
 
-def test_holes_shrinking_growth_and_a_new_time(copied: Copied) -> None:
+def test_holes_shrinking_growth_and_a_new_time_are_followed(copied: Copied) -> None:
     subprocess.run(["fallocate", "-p", "-o", "4MiB", "-l", "16MiB", copied.file], check=True)
     os.truncate(copied.file, 40 * MEBIBYTE + 3)
     os.truncate(copied.file, 200 * MEBIBYTE)

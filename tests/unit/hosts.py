@@ -36,6 +36,21 @@ class SmallHost:
         )
         self.store = self.opened()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """By which a verb that is called finds this host."""
+        settings = self.settings
+        return {
+            "DOCKER_ROOT": str(settings.docker_root),
+            "BACKUP_ROOT": str(settings.backup_root),
+            "STACKWARD_VOLUME": str(settings.volume),
+            "STACKWARD_STATE_DIR": str(settings.state_dir),
+            "STACKWARD_CONFIG_DIR": str(settings.config_dir),
+            "STACKWARD_RUN_DIR": str(settings.run_dir),
+            "STACKWARD_DOCKER_VOLUMES": str(settings.docker_volumes),
+            "STACKWARD_DOCKER_HOST": settings.docker_host,
+        }
+
     def opened(self) -> Store:
         """The store that a verb would open, once more."""
         state = self.settings.state_dir

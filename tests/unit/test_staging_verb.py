@@ -16,20 +16,10 @@ pytestmark = pytest.mark.usefixtures("needs_compose")
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     small = SmallHost(tmp_path / "host")
-    settings = small.settings
-    (settings.volume / "shop").mkdir(parents=True)
-    for name, value in {
-        "DOCKER_ROOT": settings.docker_root,
-        "BACKUP_ROOT": settings.backup_root,
-        "STACKWARD_VOLUME": settings.volume,
-        "STACKWARD_STATE_DIR": settings.state_dir,
-        "STACKWARD_CONFIG_DIR": settings.config_dir,
-        "STACKWARD_RUN_DIR": settings.run_dir,
-        "STACKWARD_DOCKER_VOLUMES": settings.docker_volumes,
-        "STACKWARD_DOCKER_HOST": settings.docker_host,
-    }.items():
-        monkeypatch.setenv(name, str(value))
-    small.stack("shop", shop(settings.volume))
+    (small.settings.volume / "shop").mkdir(parents=True)
+    for name, value in small.environment.items():
+        monkeypatch.setenv(name, value)
+    small.stack("shop", shop(small.settings.volume))
     yield small
     small.store.close()
 

@@ -27,19 +27,8 @@ DATABASE = "services:\n  db:\n    image: postgres:17\n    volumes: ['./pg:/pg']\
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     small = SmallHost(tmp_path / "host")
-    settings = small.settings
-    for name, value in {
-        "DOCKER_ROOT": settings.docker_root,
-        "BACKUP_ROOT": settings.backup_root,
-        "STACKWARD_VOLUME": settings.volume,
-        "STACKWARD_STATE_DIR": settings.state_dir,
-        "STACKWARD_CONFIG_DIR": settings.config_dir,
-        "STACKWARD_RUN_DIR": settings.run_dir,
-        "STACKWARD_DOCKER_VOLUMES": settings.docker_volumes,
-        "STACKWARD_DOCKER_HOST": settings.docker_host,
-        "STACKWARD_MINIMUM_FREE": "1",
-    }.items():
-        monkeypatch.setenv(name, str(value))
+    for name, value in {**small.environment, "STACKWARD_MINIMUM_FREE": "1"}.items():
+        monkeypatch.setenv(name, value)
     small.store.close()
     return small
 
