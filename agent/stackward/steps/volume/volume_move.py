@@ -112,8 +112,8 @@ def _explained(written: str) -> Iterator[VolumeMove]:
     try:
         yield move
     except (StackwardError, OSError) as error:
-        what = error.message if isinstance(error, StackwardError) else str(error)
-        raise DockerError(f"volume {move.name}: {what}") from error
+        what, hint = (error.message, error.hint) if isinstance(error, StackwardError) else (str(error), "")
+        raise DockerError(f"volume {move.name}: {what}", hint=hint) from error
 
 
 def _stop(docker: Docker, move: VolumeMove) -> None:
