@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-INFRA_TARGET = "docker-compose-infra.target"
 STAGING_TARGET = "stackward-staging.target"
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:_.")
 

@@ -78,17 +78,13 @@ def outside(
         )
         if container.project and container.id not in ours and not staged:
             groups[container.project, container.working_dir].append(container)
-    return tuple(
-        Outside(
-            project,
-            directory,
-            len(group),
-            sum(container.state == "running" for container in group),
-            _SWITCHED_OFF if (off := _says_no(group)) else _why(directory, root),
-            off,
-        )
-        for (project, directory), group in sorted(groups.items())
-    )
+    found = []
+    for (project, directory), group in sorted(groups.items()):
+        running = sum(container.state == "running" for container in group)
+        switched_off = _says_no(group)
+        reason = _SWITCHED_OFF if switched_off else _why(directory, root)
+        found.append(Outside(project, directory, len(group), running, reason, switched_off))
+    return tuple(found)
 
 
 def _says_no(containers: Iterable[Container]) -> bool:
