@@ -19,7 +19,7 @@ from stackward.core.errors import ExitCode
 from stackward.core.model import JobResult, Outcome, Policy, Stack, Tree, TreeKind
 from stackward.core.progress import Progress, Silent
 from stackward.jobs import backup_data, verify
-from stackward.steps.backup import in_place
+from stackward.steps.backup import apply_changes, in_place
 from stackward.steps.backup.day import read_index, rewrite_without
 from stackward.steps.sizes import cache_file
 from stackward.steps.undo import Undo
@@ -462,6 +462,31 @@ def test_only_what_changed_is_looked_at_where_two_snapshots_tell_it(
     assert second.counts.files_changed == 1
     assert second.counts.bytes == 150
     assert (btrfs_root / "data-2026-11-22/a/file7").read_text() == "new"
+
+
+@pytest.mark.parametrize("how", ["by changes", "full scan", "scan in doubt"])
+def test_a_directory_that_another_took_the_place_of_is_copied(
+    host: Host, root: Path, volume: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """As releases are switched: the same names, sizes and times in both."""
+    data = volume / "stacks/a"
+    host.stack("a", data)
+    for version, name in (("1.2.3", "current"), ("1.2.4", "new")):
+        (data / name).mkdir()
+        (data / name / "package").write_text(version)
+        os.utime(data / name / "package", ns=(0, 0))
+    host.back_up()
+    (data / "current").rename(data / "old")
+    (data / "new").rename(data / "current")
+    if how == "scan in doubt":
+
+        def failing(*_: object, **__: object) -> None:
+            raise OSError("no account after all")
+
+        monkeypatch.setattr(apply_changes, "apply", failing)
+    host.back_up(NIGHT + timedelta(days=1), full_scan=how == "full scan")
+    assert account(root / "data-2026-11-22/a") == account(data)
+    assert check_sums(root / "data-2026-11-22").returncode == 0
 
 
 @pytest.mark.parametrize("full_scan", [False, True], ids=["by changes", "full scan"])

@@ -18,8 +18,7 @@ from pathlib import Path
 from stackward.core import gitignore
 from stackward.steps.backup import in_place, moved_files
 from stackward.steps.backup.changes import Changes
-from stackward.steps.backup.day import Day
-from stackward.tools import btrfs, filesystem, manifest, rsync
+from stackward.tools import btrfs, filesystem, rsync
 
 
 @dataclass(slots=True)
@@ -70,16 +69,16 @@ def apply(
         grown = sum(_size(here, path) - _size(there, path) for path in [*plan.content, *plan.in_place])
         try:
             written = _rewrite(changes, plan, here, there, digests)
-            for paths in (plan.content, plan.attributes):  # a new time alone makes rsync write a file anew
-                others = {name for path in paths for name in _other_names(source, subvolume, path)}
-                paths |= {name for name in others if not _left_out(rules, name, is_directory=False)}
-            parted = {path for path in plan.attributes if linked and _unlinked(there, path)}
-            content, attributes = plan.content | parted, plan.attributes - parted
+            content = _with_other_names(plan.content, source, subvolume, rules)
+            # A new time alone makes rsync write a file anew.
+            attributes = _with_other_names(plan.attributes, source, subvolume, rules)
+            parted = {path for path in attributes if linked and _unlinked(there, path)}
+            content, attributes = content | parted, attributes - parted
             written += _copy(source, target, content - moved.aside.keys(), "--ignore-times")
             written += _copy(source, target, moved.place(here, there, digests), "--ignore-times")
-            attributes |= {os.path.dirname(path) for path in [*content, *plan.gone]} - content | digests.keys()
+            attributes |= ({os.path.dirname(path) for path in [*content, *plan.gone]} - content) | digests.keys()
             attributes |= {os.path.dirname(path) for path in moved.aside}
-            attributes = {path for path in attributes if _status(here, path) is not None}
+            attributes = {path for path in attributes if status_of(here, path) is not None}
             written += _copy(source, target, attributes - {b""})
         except BaseException:
             for path in digests:  # a full scan would take them for files that were not written since the last backup
@@ -99,22 +98,22 @@ def copy_unseen(changes: Changes, source: Path, subvolume: Path, target: Path, b
         CommandError, OSError: they are not copied.
     """
     here, there, last = os.fsencode(source), os.fsencode(target), os.fsencode(base)
-    unseen = {path for path in changes.content | changes.extents.keys() if path and _is_file_of_both(there, last, path)}
-    unseen = {path for path in unseen if _status(here, path) is not None}
+    touched = {*changes.content, *changes.extents, *_renamed(changes, here, ())}
+    unseen = {path for path in touched if path and _is_file_of_both(there, last, path) and status_of(here, path)}
     others = {name for path in unseen for name in _other_names(source, subvolume, path)}
-    _copy(source, target, unseen | {name for name in others if _status(there, name) is not None}, "--ignore-times")
+    _copy(source, target, unseen | {name for name in others if status_of(there, name)}, "--ignore-times")
 
 
 def _is_file_of_both(root: bytes, other: bytes, path: bytes) -> bool:
     """Whether a regular file has the same inode number in both; in a snapshot and among hard links it is the same file."""
-    one, two = _status(root, path), _status(other, path)
+    one, two = status_of(root, path), status_of(other, path)
     return one is not None and two is not None and stat.S_ISREG(one.st_mode) and one.st_ino == two.st_ino
 
 
 def _renamed(changes: Changes, here: bytes, rules: tuple[gitignore.Rule, ...]) -> Iterator[bytes]:
     """All that has, or is in something that has, another name than before, or is new."""
     for path in _topmost(changes):
-        found = _status(here, path)
+        found = status_of(here, path)
         if path in changes.whole and found is not None and not _left_out(rules, path, stat.S_ISDIR(found.st_mode)):
             yield from _expanded(here, path, rules)
 
@@ -133,7 +132,7 @@ def _cleared(changes: Changes, here: bytes, there: bytes, rules: tuple[gitignore
     """Remove what is gone or is replaced from `there`, and tell what else is to be done."""
     plan = _Plan()
     for path in sorted(_topmost(changes)):
-        new, old = _status(here, path), _status(there, path)
+        new, old = status_of(here, path), status_of(there, path)
         if new is not None and _left_out(rules, path, stat.S_ISDIR(new.st_mode)):
             new = None  # what has become of it is left out, and what it was must go
         whole = path in changes.whole
@@ -154,61 +153,6 @@ def _cleared(changes: Changes, here: bytes, there: bytes, rules: tuple[gitignore
         else:
             plan.attributes.add(path)
     return plan
-
-
-def section(
-    day: Day, part: str, base: Path, lines: manifest.Sorted, applied: Applied
-) -> tuple[manifest.Section, int, int]:
-    """The part's lines: the last backup's, but for what was applied. Returns them, how many they are, and how many are new."""
-    prefix = os.fsencode(part)
-    edits: list[_Edit] = []
-    for path in applied.gone:
-        name = prefix + b"/" + path
-        edits += [_Edit(name, name + b"\0"), _Edit(name + b"/", name + b"0")]
-    for path in applied.copied:
-        name = prefix + b"/" + path
-        if path in applied.digests or (path and _is_new(day, base, lines, name)):
-            digest = applied.digests.get(path) or manifest.hash_file(os.fsencode(day.path) + b"/" + name)
-            edits.append(_Edit(name, name + b"\0", manifest.format_line(digest, name)))
-    pieces, count = _edited(lines, lines.below(prefix), edits)
-    return manifest.Section(prefix + b"/", pieces), count, sum(bool(edit.line) for edit in edits)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Edit:
-    """The lines from the path `start` up to (without) `end` go; `line` comes in their place."""
-
-    start: bytes
-    end: bytes
-    line: bytes = b""
-
-
-def _is_new(day: Day, base: Path, lines: manifest.Sorted, name: bytes) -> bool:
-    """Whether the day has a regular file there that is not the last backup's, of which its manifest speaks."""
-    found = _status(os.fsencode(day.path), name)
-    if found is None or not stat.S_ISREG(found.st_mode):
-        return False
-    before = _status(os.fsencode(base), name)
-    line = lines.line(lines.find(name))
-    return before is None or before.st_ino != found.st_ino or line is None or line[1] != name
-
-
-def _edited(lines: manifest.Sorted, old: manifest.Extent, edits: list[_Edit]) -> tuple[tuple[manifest.Piece, ...], int]:
-    pieces: list[manifest.Piece] = []
-    count, at = lines.count(old), old.start
-    for edit in sorted(edits):
-        first, after = lines.find(edit.start), lines.find(edit.end)
-        if first > at:
-            pieces.append(manifest.Extent(lines.path, at, first))
-        if after > max(at, first):
-            count -= lines.count(manifest.Extent(lines.path, max(at, first), after))
-        at = max(at, after)
-        if edit.line:
-            pieces.append(edit.line)
-            count += 1
-    if old.end > at:
-        pieces.append(manifest.Extent(lines.path, at, old.end))
-    return tuple(pieces), count
 
 
 def _goes_in_place(changes: Changes, path: bytes, new: os.stat_result, old: os.stat_result) -> bool:
@@ -235,7 +179,8 @@ def _parents(path: bytes) -> Iterator[bytes]:
         yield path
 
 
-def _status(root: bytes, path: bytes) -> os.stat_result | None:
+def status_of(root: bytes, path: bytes) -> os.stat_result | None:
+    """What is at a path relative to `root`, links not followed; None where nothing is."""
     try:
         return os.lstat(root + b"/" + path if path else root)
     except (FileNotFoundError, NotADirectoryError):
@@ -244,7 +189,7 @@ def _status(root: bytes, path: bytes) -> os.stat_result | None:
 
 def _unlinked(root: bytes, path: bytes) -> bool:
     """Take away what is there, unless it is a directory or nothing."""
-    found = _status(root, path)
+    found = status_of(root, path)
     if found is None or stat.S_ISDIR(found.st_mode):
         return False
     os.unlink(root + b"/" + path)
@@ -252,7 +197,7 @@ def _unlinked(root: bytes, path: bytes) -> bool:
 
 
 def _size(root: bytes, path: bytes) -> int:
-    found = _status(root, path)
+    found = status_of(root, path)
     return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else 0
 
 
@@ -285,8 +230,16 @@ def _expanded(root: bytes, path: bytes, rules: tuple[gitignore.Rule, ...]) -> It
             yield from _expanded(root, name, rules)
 
 
+def _with_other_names(
+    paths: AbstractSet[bytes], source: Path, subvolume: Path, rules: tuple[gitignore.Rule, ...]
+) -> set[bytes]:
+    """With the other names that their files have within the tree: those are copied together, or they would part."""
+    others = {name for path in paths for name in _other_names(source, subvolume, path)}
+    return {*paths, *(name for name in others if not _left_out(rules, name, is_directory=False))}
+
+
 def _other_names(source: Path, subvolume: Path, path: bytes) -> Iterator[bytes]:
-    """The other names, within the tree, of a file with several: they are copied together, or they would part."""
+    """The other names, within the tree, of a file with several."""
     found = os.lstat(os.fsencode(source) + b"/" + path)
     if not stat.S_ISDIR(found.st_mode) and found.st_nlink > 1:
         for name in btrfs.names_of_inode(subvolume, found.st_ino):

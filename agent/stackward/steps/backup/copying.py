@@ -2,7 +2,7 @@
 
 A file whose inode in the new day is the one it has in the last backup has not been written since (rsync replaces a changed file
 by a new one), so its line is carried over; everything else is read back and hashed. This is the full scan; where two
-snapshots tell what changed between them, `changes` does the same from that.
+snapshots tell what changed between them, `apply_changes` does the same from that.
 """
 
 from __future__ import annotations

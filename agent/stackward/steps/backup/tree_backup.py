@@ -13,7 +13,7 @@ from stackward.core.errors import StackwardError
 from stackward.core.index import TreeEntry
 from stackward.core.model import Stack, Tree
 from stackward.core.patterns import rsync_filters
-from stackward.steps.backup import apply_changes, changes, copying, sources
+from stackward.steps.backup import apply_changes, changed_lines, changes, copying, sources
 from stackward.steps.backup.day import Day
 from stackward.steps.backup.sources import Source
 from stackward.steps.restore import kept
@@ -83,7 +83,7 @@ def copy(
     on_scan()
     known = (before.files, before.bytes) if before is not None else (0, 0)
     transfer = copying.first_pass(day, read_from, relative, base, rsync_filters(patterns), on_progress, known)
-    if full_scan and found is not None and snapshot is not None and base is not None:
+    if found is not None and snapshot is not None and base is not None:
         apply_changes.copy_unseen(found, read_from, snapshot, day.place(relative), base / relative)
     return TreeCopy(transfer, "; ".join(filter(None, whys)))
 
@@ -92,7 +92,7 @@ def section(day: Day, relative: str, base: Path | None, made: TreeCopy) -> tuple
     """The tree's manifest lines, how many they are, and how many are new."""
     if made.applied is not None and base is not None:
         lines = manifest.Sorted(base / artifacts.MANIFEST)
-        return apply_changes.section(day, relative, base, lines, made.applied)
+        return changed_lines.section(day, relative, base, lines, made.applied)
     return copying.section(day, relative, base)
 
 
