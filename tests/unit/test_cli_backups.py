@@ -8,6 +8,8 @@ import pytest
 
 from stackward.cli.main import main
 from stackward.core.errors import ExitCode
+from stackward.core.model import Outcome
+from stackward.store import open_in
 from unit.backups import config_backup, data_backup, seal, stack_entry, tree
 
 NOW = datetime.now(UTC)
@@ -56,6 +58,18 @@ def test_list_shows_kind_date_stacks_size_and_when_it_was_verified(host, capsys)
     assert after[1]["size_bytes"] == os.stat(host / "backup" / "configs-20261102_020000.tar.gz").st_size
     assert [one["name"] for one in called(capsys, "list", "shop")[1]] == ["data-2026-11-02"]
     assert [one["kind"] for one in called(capsys, "list", "--kind", "config")[1]] == ["config"]
+
+
+def test_list_says_nothing_of_a_backup_that_was_said_of_another_of_its_name(host, capsys):
+    """A day that was made anew was booted by no drill; of damage that may be in it still, it tells."""
+    with open_in(host / "state", NOW) as store:
+        for made, at in (("before", NOW - timedelta(hours=2)), ("since", NOW)):
+            store.record_drill("shop", at, Outcome.OK, "data-2026-11-02")
+            store.record_verified("data-2026-11-02", at, Outcome.FAILED, 3)
+            day = called(capsys, "list", "shop")[1][0]
+            assert bool(day["booted_at"]) == (made == "since")
+            assert (day["damaged"], day["damaged_before"]) == {"before": (None, 3), "since": (3, 0)}[made]
+            assert ("not since 3 were damaged" in called(capsys, "list", "--human")[1]) == (made == "before")
 
 
 def test_list_of_an_empty_root_and_for_people(host, capsys):

@@ -35,6 +35,12 @@ def test_a_part_of_a_name_is_found_in_every_backup_newest_first(settings):
     assert bill["restore"] == "stackward restore shop:data/docs/Bill.pdf --from data-2026-11-03"
 
 
+def test_what_only_a_replaced_backup_holds_is_found(settings, tmp_path):
+    replaced = "data-2026-11-03.replaced-20261103_120000"
+    data_backup(tmp_path, replaced, NOW, {"shop": {"gone": b"4"}})
+    assert run(settings, "gone")["shop", "data/gone"]["backups"] == [replaced]
+
+
 def test_a_directory_is_found_once_as_itself(settings):
     assert set(run(settings, "docs")) == {("shop", "data/docs")}
 

@@ -1,3 +1,4 @@
+import errno
 import logging
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -62,6 +63,15 @@ def test_an_error_of_ours_becomes_a_failed_run_with_its_hint_and_code(runner, er
     assert (result.outcome, result.reasons) == (Outcome.FAILED, ("no", "HINT: do"))
     assert exit_code(result) == code
     assert runner.store.last_run("verify").outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_bug(runner, caplog, number):
+    result = runner.execute("verify", raising(OSError(number, "full", "/backup/file")))
+
+    assert (result.outcome, result.reasons[0]) == (Outcome.FAILED, "no space left: /backup/file")
+    assert result.reasons[1].startswith("HINT: make room")
+    assert "Traceback" not in caplog.text
 
 
 def test_a_bug_becomes_a_failed_run_and_its_traceback_is_logged(runner, caplog):

@@ -35,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("stacks", nargs="*", metavar="STACK", help="only the data of these")
     parser.add_argument("--config", action="store_true", help="the configuration only")
     parser.add_argument("--data", action="store_true", help="the configuration and the data, as without any flag")
-    parser.add_argument("--full-scan", action="store_true", help="compare every file, as on Sundays")
+    parser.add_argument("--full-scan", action="store_true", help="look at every file's size and time, as on Sundays")
     parser.add_argument("--verify", action="store_true", help="then read again what is new")
     for flag, what in _NOT_YET.items():
         parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=f"{what}: not in this version")

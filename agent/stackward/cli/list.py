@@ -34,7 +34,8 @@ def run(arguments: Namespace, context: Context) -> int:
         and (arguments.stack is None or arguments.stack in artifact.stacks)
     ]
     verified = appliance.store.verified()
-    proven = _proven(appliance.store.drills().values())
+    made = {artifact.name.name: artifact.made_at for artifact in listed}
+    proven = _proven(appliance.store.drills().values(), made)
     now = appliance.now()
 
     def human(console: Console) -> None:
@@ -55,11 +56,12 @@ def run(arguments: Namespace, context: Context) -> int:
     return 0
 
 
-def _proven(drills: Iterable[Drill]) -> dict[str, dict[str, datetime]]:
-    """Backup -> each stack that a drill booted from it last, and when."""
+def _proven(drills: Iterable[Drill], made: Mapping[str, datetime]) -> dict[str, dict[str, datetime]]:
+    """Backup -> each stack that a drill booted from it last, and when; not what had its name before it was made."""
     found: dict[str, dict[str, datetime]] = {}
     for drill in drills:
-        if drill.success_at is not None:
+        begun = made.get(drill.success_artifact)
+        if drill.success_at is not None and begun is not None and drill.success_at >= begun:
             found.setdefault(drill.success_artifact, {})[drill.stack] = drill.success_at
     return found
 
@@ -81,6 +83,8 @@ def _row(
 
 
 def _verified(artifact: Artifact, last: Verified | None, now: datetime) -> Text:
+    if last is not None and last.damaged and last.at < artifact.made_at:
+        return Text(f"not since {last.damaged} were damaged", STYLES[last.outcome])
     if last is None or last.at < artifact.made_at:
         return Text("not yet", "dim")
     told = f"{last.damaged} damaged, " if last.damaged else ""
@@ -100,5 +104,6 @@ def _document(artifact: Artifact, last: Verified | None, booted: Mapping[str, da
         "verified_at": current.at.isoformat() if current else None,
         "verified": current.outcome.value if current else None,
         "damaged": current.damaged if current else None,
+        "damaged_before": last.damaged if last is not None and current is None else 0,
         "booted_at": {display(stack): at.isoformat() for stack, at in sorted(booted.items())},
     }

@@ -46,7 +46,7 @@ def run(*, settings: Settings, name: str, stack: str | None = None, progress: Pr
     found: dict[tuple[str, str], Found] = {}
     warnings = []
     for artifact in catalog.catalog(settings):
-        if artifact.replaced or (stack is not None and stack not in artifact.stacks):
+        if stack is not None and stack not in artifact.stacks:
             continue
         progress.step(f"looking through {artifact.name.name}")
         try:
