@@ -213,8 +213,7 @@ def test_the_next_backup_goes_on_from_there(recovered):
 def test_without_stackward_plain_tools_do_it_too(recovered):
     """The sheet's other half, word for word, where age is at hand: in the appliance's container."""
     plain = recovered.sheet.partition("Without Stackward")[2]
-    lines = [line.strip() for line in plain.splitlines() if line.startswith("  ")]
-    script = "\n".join(line for line in lines if not line.startswith("Named volumes"))
+    script = "\n".join(line.strip() for line in plain.splitlines() if line.startswith("  "))
     for pattern in ("configs-STAMP", "secrets-STAMP", "data-DATE"):
         glob = pattern.replace("STAMP", "*[0-9]").replace("DATE", "*")
         name = recovered.host.run(f"cd /backup/docker && ls -d {glob}* | sed 's/[.].*//' | head -1").stdout.strip()

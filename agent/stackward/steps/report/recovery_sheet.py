@@ -42,8 +42,8 @@ Without Stackward, with tools that every system has:
   cd {backups}
   sha256sum -c configs-STAMP.tar.gz.sha256 && tar -xzpf configs-STAMP.tar.gz -C {root}
   age -d -i age.key secrets-STAMP.tar.gz.age | tar -xzp -C {root}
-  (secrets from outside {root} are below {root}/.outside then: move each to where its path says)
+  # Secrets from outside {root} are below {root}/.outside then: move each to where its path says.
   (cd data-DATE && sha256sum --quiet -c MANIFEST.sha256)
   rsync -aHAXS --numeric-ids data-DATE/STACK/ {root}/STACK/data/
-  Named volumes and other trees are in data-DATE/.mounts/STACK/; data-DATE/stackward.json says where each belongs.
+  # Named volumes and other trees are in data-DATE/.mounts/STACK/; data-DATE/stackward.json says where each belongs.
 """
