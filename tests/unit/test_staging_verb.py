@@ -55,6 +55,14 @@ def test_list_names_each_instance_and_why_there_is_none(host, call):
     assert "never" in text
 
 
+def test_up_of_a_stack_without_staging_is_a_mistake(host, call):
+    host.stack("shop", shop(host.settings.volume, "staging: false"))
+    code, _, said = call("staging", "up", "shop")
+    assert code == ExitCode.USAGE
+    assert "no staging instance: shop" in said
+    assert "HINT: label" in said
+
+
 def test_render_shows_what_it_is_made_of_also_before_it_is_switched_on(host, call):
     host.stack("shop", shop(host.settings.volume, "staging: false"))
     code, shown, _ = call("staging", "render", "shop")

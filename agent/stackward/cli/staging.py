@@ -74,7 +74,9 @@ def run(arguments: Namespace, context: Context) -> int:
 
 def _act(arguments: Namespace, context: Context) -> int:
     appliance = context.appliance
-    choose(appliance.discovery, arguments.stacks)
+    chosen = choose(appliance.discovery, arguments.stacks)
+    if arguments.action == "up" and arguments.stacks:
+        _require_staging(appliance, chosen)
     with interruptible(), context.output.progress() as progress:
         for message in appliance.recover():
             progress.warn(message)
@@ -207,6 +209,17 @@ def _plan_of(appliance: Appliance, stack: Stack) -> Plan:
     plans = staging.plans(appliance.settings, docker, appliance.discovery.stacks, fresh=True)
     known = next((one for one in plans if one.stack.name == stack.name), None)
     return known or staging.plan(appliance.settings, docker, stack, staging.own_image(docker), fresh=True)
+
+
+def _require_staging(appliance: Appliance, stacks: Sequence[Stack]) -> None:
+    """Raise where one that was asked for has no instance to be started."""
+    plans = staging.plans(appliance.settings, appliance.docker_or_none, appliance.discovery.stacks)
+    without = {stack.name for stack in stacks} - {one.stack.name for one in plans}
+    if without:
+        raise SettingsError(
+            f"no staging instance: {', '.join(map(display, sorted(without)))}",
+            hint='label one of its services with stackward.staging: "true"; `staging render STACK` shows what it would be',
+        )
 
 
 def _document(one: Plan) -> dict[str, Any]:
