@@ -464,6 +464,22 @@ def test_only_what_changed_is_looked_at_where_two_snapshots_tell_it(
     assert (btrfs_root / "data-2026-11-22/a/file7").read_text() == "new"
 
 
+def test_a_file_with_very_many_names_fails_no_full_scan(host: Host, root: Path, volume: Path) -> None:
+    data = volume / "stacks/a"
+    host.stack("a", data)
+    (data / "first").write_bytes(b"one")
+    for number in range(60):
+        os.link(data / "first", data / f"{number:0200}")
+    host.back_up()
+    before = (data / "first").stat()
+    (data / "first").write_bytes(b"two")
+    os.utime(data / "first", ns=(before.st_atime_ns, before.st_mtime_ns))
+    second = host.back_up(NIGHT + timedelta(days=1), full_scan=True)
+    assert second.outcome is Outcome.OK
+    assert "could not be copied: not all names" in str(scans(second))
+    assert check_sums(root / host.listed()[-1]).returncode == 0
+
+
 @pytest.mark.parametrize("how", ["by changes", "full scan", "scan in doubt"])
 def test_a_directory_that_another_took_the_place_of_is_copied(
     host: Host, root: Path, volume: Path, monkeypatch: pytest.MonkeyPatch, how: str

@@ -96,6 +96,7 @@ def copy_unseen(changes: Changes, source: Path, subvolume: Path, target: Path, b
 
     Raises:
         CommandError, OSError: they are not copied.
+        ValueError: nor are they where one has too many names for all to be told.
     """
     here, there, last = os.fsencode(source), os.fsencode(target), os.fsencode(base)
     touched = {*changes.content, *changes.extents, *_renamed(changes, here, ())}

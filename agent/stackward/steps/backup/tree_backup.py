@@ -84,7 +84,10 @@ def copy(
     known = (before.files, before.bytes) if before is not None else (0, 0)
     transfer = copying.first_pass(day, read_from, relative, base, rsync_filters(patterns), on_progress, known)
     if found is not None and snapshot is not None and base is not None:
-        apply_changes.copy_unseen(found, read_from, snapshot, day.place(relative), base / relative)
+        try:
+            apply_changes.copy_unseen(found, read_from, snapshot, day.place(relative), base / relative)
+        except ValueError as error:  # a file has more names than the kernel tells at once
+            whys.append(f"what changed behind an unchanged time could not be copied: {error}")
     return TreeCopy(transfer, "; ".join(filter(None, whys)))
 
 
