@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from stackward.cli.render import Amount, Output, Watched, outcome_text, shortened, table
+from stackward.cli.output import Output
+from stackward.cli.render import Amount, Watched, outcome_text, shortened, table
 from stackward.cli.results import counted, document, draw
 from stackward.core.model import Counts, JobResult, Outcome, StackResult
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stackward.cli import prune, results
-from stackward.cli.stacks import choose, require_opted_in
+from stackward.cli.choosing import choose, require_opted_in
 from stackward.core.errors import SettingsError
 from stackward.core.model import display
 from stackward.tools.signals import interruptible

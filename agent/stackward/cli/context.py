@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from stackward import config
-from stackward.cli.render import Output
+from stackward.cli.output import Output
 from stackward.wiring import Appliance, build
 
 if TYPE_CHECKING:

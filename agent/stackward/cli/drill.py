@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from stackward.cli import results
+from stackward.cli.choosing import choose
 from stackward.cli.render import outcome_text, table
-from stackward.cli.stacks import choose
 from stackward.core.errors import ExitCode, SettingsError
 from stackward.core.model import display
 from stackward.core.units import format_age

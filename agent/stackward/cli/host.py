@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from stackward.cli.choosing import choose
 from stackward.cli.render import table
-from stackward.cli.stacks import choose
 from stackward.core.errors import ExitCode, SettingsError, StackwardError
 from stackward.core.model import display
 from stackward.core.unit_names import stack_unit

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from stackward.cli.stacks import choose, size_text, sizes_of
+from stackward.cli.choosing import choose
+from stackward.cli.stacks import size_text, sizes_of
 from stackward.config import SETTINGS_FILE
 from stackward.core.errors import ExitCode, StackwardError
 from stackward.core.model import display

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from stackward.cli import results
-from stackward.cli.context import Context
-from stackward.cli.render import table
-from stackward.core.model import JobResult
 from stackward.jobs import prune
 from stackward.runner import WRITES_BACKUPS, RunContext, exit_code
 from stackward.tools.signals import interruptible
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from rich.console import Console
+
+    from stackward.cli.context import Context
+    from stackward.core.model import JobResult
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -55,6 +58,8 @@ def run(arguments: Namespace, context: Context) -> int:
 
 def draw(console: Console, result: JobResult) -> None:
     """The result, and what went; of a dry run also why each backup would stay or go."""
+    from stackward.cli.render import table
+
     results.draw(console, "prune", result)
     details = result.details
     if details.get("dry_run"):

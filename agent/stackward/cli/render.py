@@ -1,13 +1,11 @@
-"""How results look: tables and progress bars on a terminal, JSON elsewhere."""
+"""How results look on a terminal: tables, colours and progress bars."""
 
 from __future__ import annotations
 
-import json
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -18,16 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from stackward.core.model import Outcome
-from stackward.core.progress import Silent
 from stackward.core.units import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from stackward.core.progress import Progress
+    from collections.abc import Iterable, Iterator, Sequence
 
 STYLES = {Outcome.OK: "green", Outcome.WARN: "yellow", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}
-
 
 _WORD_WIDTH = 20  # cells up to this are words, stamps and numbers: they stay on one line
 _NAME_WIDTH = 24  # names up to this are never shortened
@@ -35,34 +29,19 @@ _NAMES = frozenset({"stack", "project", "tree", "job"})  # the columns that have
 _PIPE_WIDTH = 200  # nobody folds lines that a pipe carries
 
 
-class Output:
-    """Standard output of a verb. `human` is what `--human` or `--json` said, or None: then the terminal decides."""
+def console() -> Console:
+    """Standard output, as wide as the terminal is."""
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
-    def __init__(self, *, human: bool | None = None) -> None:
-        self.human = sys.stdout.isatty() if human is None else human
 
-    @cached_property
-    def console(self) -> Console:
-        width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        return Console(highlight=False, markup=False, emoji=False, width=width)
-
-    def show(self, document: Any, human: Callable[[Console], None]) -> None:
-        """Print `document` as JSON, or let `human` draw the same on the console."""
-        if self.human:
-            human(self.console)
-        else:
-            print(json.dumps(document, indent=1, default=str))
-
-    @contextmanager
-    def progress(self) -> Iterator[Progress]:
-        """Bars on standard error while the body runs, if a person is there to watch them; warnings always."""
-        if not (self.human and sys.stderr.isatty()):
-            yield _Warnings()
-            return
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), Amount(), TimeRemainingColumn())
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        with Bars(*columns, console=console, transient=True) as bars:
-            yield Watched(bars)
+@contextmanager
+def watched() -> Iterator[Watched]:
+    """Bars on standard error while the body runs."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), Amount(), TimeRemainingColumn())
+    errors = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    with Bars(*columns, console=errors, transient=True) as bars:
+        yield Watched(bars)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
@@ -118,12 +97,6 @@ def shortened(text: str, width: int) -> str:
 def outcome_text(outcome: Outcome | None) -> Text:
     """An outcome in its colour; None is a run that goes on."""
     return Text("running", "cyan") if outcome is None else Text(outcome.value, STYLES[outcome])
-
-
-class _Warnings(Silent):
-    def warn(self, text: str) -> None:
-        with suppress(OSError):  # nobody reads it any more: no reason for a run to fail
-            print(f"stackward: {text}", file=sys.stderr)
 
 
 class Amount(ProgressColumn):

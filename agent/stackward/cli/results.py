@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
-from stackward.cli.render import outcome_text, table
 from stackward.core.model import Counts, display
 from stackward.core.units import format_bytes, format_duration
 from stackward.runner import exit_code
@@ -16,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rich.console import Console
+    from rich.text import Text
 
-    from stackward.cli.render import Output
+    from stackward.cli.output import Output
     from stackward.core.errors import ExitCode
     from stackward.core.model import JobResult, StackResult
     from stackward.runner import ChainResult
@@ -45,6 +43,10 @@ def show(output: Output, job: str, result: JobResult) -> ExitCode:
 
 def draw(console: Console, job: str, result: JobResult) -> None:
     """A heading with the outcome, the reasons, a line per stack."""
+    from rich.text import Text
+
+    from stackward.cli.render import outcome_text, table
+
     told = [text for text in (named(job, result.artifacts, result.details), counted(result.counts)) if text]
     console.print(Text.assemble((job, "bold"), " ", outcome_text(result.outcome), "  ", ", ".join(told)))
     for reason in result.reasons:
@@ -87,6 +89,8 @@ def counted(counts: Counts) -> str:
 
 
 def _row(part: StackResult) -> Sequence[str | Text]:
+    from stackward.cli.render import outcome_text
+
     standstill = "" if part.standstill_seconds is None else format_duration(part.standstill_seconds)
     why = "\n".join(part.reasons)
     return (f"  {display(part.stack)}", outcome_text(part.outcome), counted(part.counts), standstill, why)

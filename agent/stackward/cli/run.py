@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from stackward.cli import results
-from stackward.cli.stacks import require_opted_in
+from stackward.cli.choosing import require_opted_in
 from stackward.runner import CHANGE
 from stackward.tools import logs
 from stackward.tools.signals import interruptible

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from stackward.cli import results
 from stackward.cli.amounts import count
+from stackward.cli.choosing import choose
 from stackward.cli.render import outcome_text, table
-from stackward.cli.stacks import choose
 from stackward.core.errors import ExitCode, RefusedError, SettingsError
 from stackward.core.model import display
 from stackward.core.staging import PROXY, escaped

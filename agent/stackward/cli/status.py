@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from stackward.cli.choosing import choose
 from stackward.cli.render import table
-from stackward.cli.stacks import choose
 from stackward.core.model import Outcome, display
 from stackward.core.units import format_age
 from stackward.core.verdict import State, Verdict

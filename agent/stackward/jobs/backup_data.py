@@ -177,7 +177,7 @@ def _act(
         with ExitStack() as held:
             table = filesystem.mounts()
             home = None
-            needed = any(sources.plan(stack.covered_trees, settings.volume, table).subvolumes for stack in plan.make)
+            needed = any(sources.any_snapshotted(stack.covered_trees, settings.volume, table) for stack in plan.make)
             if needed or sources.has_home(settings.volume):  # also to remove what a stack that is gone has left
                 home = held.enter_context(sources.snapshots_home(settings.volume, done.snapshots))
             means = Means(settings, docker, undo, table, home, full_scan, run_id, clock, progress)

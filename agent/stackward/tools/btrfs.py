@@ -1,4 +1,7 @@
-"""The `btrfs` command. Paths are directories that this process sees; errors are CommandError."""
+"""The `btrfs` command, and what the kernel tells at once. Paths are directories that this process sees.
+
+Errors of the command are CommandError, those of the kernel OSError.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,12 @@ _LISTED = re.compile(rb"ID (\d+) gen \d+ (?:cgen \d+ )?parent (\d+) top level \d
 
 # linux/btrfs.h: struct btrfs_ioctl_ino_path_args, struct btrfs_data_container (its values are offsets to names)
 _IOC_INO_PATHS = 0xC0389423
+_IOC_INO_LOOKUP = 0xD0009412  # struct btrfs_ioctl_ino_lookup_args: tree, object, name
+_IOC_SUBVOL_GETFLAGS = 0x80089419
+_INO_LOOKUP = struct.Struct("=QQ4080x")
+_FLAGS = struct.Struct("=Q")
+_FIRST_OBJECT = 256  # BTRFS_FIRST_FREE_OBJECTID: the root directory of every subvolume
+_SUBVOL_RDONLY = 1 << 1
 _INO_PATHS = struct.Struct("=QQQQQQQ")
 _CONTAINER = struct.Struct("=IIII")
 _STUB_INODE = 2  # BTRFS_EMPTY_SUBVOL_DIR_OBJECTID
@@ -53,7 +62,9 @@ def set_read_only(path: Path, *, read_only: bool) -> None:
 
 
 def is_read_only(path: Path) -> bool:
-    return process.run(["btrfs", "property", "get", "-t", "subvol", path, "ro"]).text.strip() == "ro=true"
+    """Whether nobody can write to the subvolume. Raises OSError, also where `path` is none."""
+    (flags,) = _FLAGS.unpack(_asked(path, _IOC_SUBVOL_GETFLAGS, bytes(_FLAGS.size)))
+    return bool(flags & _SUBVOL_RDONLY)
 
 
 def created_at(subvolume: Path) -> datetime:
@@ -73,13 +84,10 @@ def nested_subvolumes(subvolume: Path) -> tuple[Nested, ...]:
     """All subvolumes below this one, parents before children."""
     listed = _listed(subvolume)
     root = identifier_of(subvolume)
-    read_only = _listed(subvolume, "-r") if listed else {}
+    below = [identifier for identifier in listed if root in _ancestors(identifier, listed)]
+    read_only = _listed(subvolume, "-r") if below else {}
     # What lies below the subvolume is listed with a path relative to it, all else from the file system's top.
-    found = [
-        Nested(identifier, Path(os.fsdecode(path)), identifier in read_only)
-        for identifier, (_, path) in listed.items()
-        if root in _ancestors(identifier, listed)
-    ]
+    found = [Nested(one, Path(os.fsdecode(listed[one][1])), one in read_only) for one in below]
     return tuple(sorted(found, key=lambda nested: nested.path.parts))
 
 
@@ -98,7 +106,8 @@ def _listed(subvolume: Path, *options: str) -> dict[int, tuple[int, bytes]]:
 
 
 def identifier_of(subvolume: Path) -> int:
-    return int(process.run(["btrfs", "inspect-internal", "rootid", subvolume]).text)
+    """The subvolume's number, unique in its file system for all time. Raises OSError."""
+    return int(_INO_LOOKUP.unpack(_asked(subvolume, _IOC_INO_LOOKUP, _INO_LOOKUP.pack(0, _FIRST_OBJECT)))[0])
 
 
 def wait_until_cleaned(volume: Path, identifiers: Sequence[int], *, time_limit_seconds: float) -> bool:
@@ -188,11 +197,7 @@ def names_of_inode(subvolume: Path, inode: int) -> tuple[Path, ...]:
     """
     answer = ctypes.create_string_buffer(_ANSWER_BYTES)
     question = _INO_PATHS.pack(inode, _ANSWER_BYTES, 0, 0, 0, 0, ctypes.addressof(answer))
-    descriptor = os.open(subvolume, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(descriptor, _IOC_INO_PATHS, question)
-    finally:
-        os.close(descriptor)
+    _asked(subvolume, _IOC_INO_PATHS, question)
     _left, _missing, count, missed = _CONTAINER.unpack_from(answer, 0)
     if missed or not count:
         raise ValueError(f"not all names of inode {inode} can be told")
@@ -201,6 +206,19 @@ def names_of_inode(subvolume: Path, inode: int) -> tuple[Path, ...]:
         start = _CONTAINER.size + offset
         names.append(subvolume / os.fsdecode(answer.raw[start : answer.raw.index(b"\0", start)]))
     return tuple(names)
+
+
+def _asked(directory: Path, request: int, question: bytes) -> bytes:
+    """What the kernel makes of the question, ioctl(2). Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    answer = bytearray(question)
+    try:
+        fcntl.ioctl(descriptor, request, answer)
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(directory)) from error
+    finally:
+        os.close(descriptor)
+    return bytes(answer)
 
 
 def delete(path: Path) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import shutil
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
+_FICLONERANGE = 0x4020940D  # linux/fs.h: struct file_clone_range: source, offset, length, offset in the target
+_CLONE_RANGE = struct.Struct("=qQQQ")
+_UNCLONABLE = (errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY, errno.ETXTBSY)
 _SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: the root directory of every subvolume
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
@@ -128,6 +133,62 @@ def punch_hole(descriptor: int, offset: int, size: int) -> None:
     if _LIBC.fallocate(descriptor, how, ctypes.c_int64(offset), ctypes.c_int64(size)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def clone_range(source: int, start: int, size: int, target: int, offset: int) -> bool:
+    """Let a range of the open file `target` share its blocks with one of `source`, ioctl_ficlonerange(2).
+
+    False where the file system cannot, or the range does not begin and end with blocks: then nothing has changed.
+    """
+    try:
+        fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, start, size, offset))
+    except OSError as error:
+        if error.errno not in _UNCLONABLE:
+            raise
+        return False
+    return True
+
+
+def data_and_holes(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """A range of an open file in its order: where each piece begins and ends, and whether it is data (lseek(2))."""
+    at = start
+    while at < end:
+        data = _next(descriptor, at, os.SEEK_DATA, end)
+        if data > at:
+            yield at, data, False
+        at = _next(descriptor, data, os.SEEK_HOLE, end) if data < end else end
+        if at > data:
+            yield data, at, True
+
+
+def _next(descriptor: int, at: int, kind: int, end: int) -> int:
+    try:
+        return min(os.lseek(descriptor, at, kind), end)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # nothing of the kind after it
+            raise
+        return end
+
+
+def read_range(descriptor: int, offset: int, size: int) -> bytes:
+    """Exactly so many bytes. Raises OSError, also where the file ends before."""
+    parts = []
+    while size:
+        part = os.pread(descriptor, size, offset)
+        if not part:
+            raise OSError(errno.EIO, "the file ends early")
+        parts.append(part)
+        offset, size = offset + len(part), size - len(part)
+    return b"".join(parts)
+
+
+def write_range(descriptor: int, offset: int, content: bytes) -> int:
+    """Write all of it; returns how many bytes that are."""
+    rest = memoryview(content)
+    while rest:
+        done = os.pwrite(descriptor, rest, offset)
+        offset, rest = offset + done, rest[done:]
+    return len(content)
 
 
 def exchange(one: Path, other: Path) -> bool:

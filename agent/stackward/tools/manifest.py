@@ -18,10 +18,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
+from stackward.tools import filesystem
+
 Line = tuple[str, bytes]  # SHA-256 in hex, path
 HASH_THREADS = 2
 _BATCH = 512
 _CHUNK = 1 << 20
+_BLOCK = 1 << 16  # the largest that a file system shares files in
 _ESCAPES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
 
 
@@ -74,14 +77,12 @@ class Section:
 
 
 def write(path: Path, sections: Iterable[Section]) -> None:
-    """Write a manifest and sync it. An existing file is replaced, never written into."""
+    """Write a manifest, which is for the caller to sync. An existing file is replaced, never written into."""
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb", buffering=1 << 20) as file:
         for section in sorted(sections, key=lambda section: section.prefix):
             for piece in section.pieces:
                 _write_piece(file, piece)
-        file.flush()
-        os.fsync(file.fileno())
     os.rename(temporary, path)
 
 
@@ -90,17 +91,33 @@ def _write_piece(file: IO[bytes], piece: Piece) -> None:
         file.write(piece)
     elif isinstance(piece, Extent):
         with open(piece.path, "rb") as source:
-            source.seek(piece.start)
-            left = piece.end - piece.start
-            while left and (chunk := source.read(min(left, _CHUNK))):
-                file.write(chunk)
-                left -= len(chunk)
-        if left:
-            raise ValueError(f"{piece.path} is shorter than it was")
+            _write_extent(file, source, piece)
     else:
         with piece:
             piece.seek(0)
             shutil.copyfileobj(piece, file, _CHUNK)
+
+
+def _write_extent(file: IO[bytes], source: IO[bytes], extent: Extent) -> None:
+    """Copy the lines. Blocks that stay where they were are shared with the old manifest, where the file system can."""
+    at = extent.start
+    begin, end = -(-extent.start // _BLOCK) * _BLOCK, extent.end // _BLOCK * _BLOCK
+    if begin < end and file.tell() == extent.start:
+        _copy_bytes(file, source, at, begin)
+        file.flush()
+        shared = filesystem.clone_range(source.fileno(), begin, end - begin, file.fileno(), begin)
+        at = file.seek(end) if shared else begin
+    _copy_bytes(file, source, at, extent.end)
+
+
+def _copy_bytes(file: IO[bytes], source: IO[bytes], start: int, end: int) -> None:
+    source.seek(start)
+    left = end - start
+    while left and (chunk := source.read(min(left, _CHUNK))):
+        file.write(chunk)
+        left -= len(chunk)
+    if left:
+        raise ValueError(f"{source.name} is shorter than it was")
 
 
 class Sorted:

@@ -40,6 +40,10 @@ class DiskFullError(StackwardError):
     """The target has no room left; what was copied so far is unusable."""
 
 
+def no_room(target: Path) -> DiskFullError:
+    return DiskFullError(f"no space left while copying to {target}", hint="free space there, or keep fewer backups")
+
+
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """What a copy looked at and moved, from rsync's own statistics."""
@@ -178,9 +182,7 @@ def _run(
             return once(time_limit_seconds and max(0.0, time_limit_seconds - (time.monotonic() - began)))
     except process.CommandError as error:
         if _OUT_OF_SPACE.search(error.stderr_tail):
-            raise DiskFullError(
-                f"no space left while copying to {target}", hint="free space there, or keep fewer backups"
-            ) from error
+            raise no_room(target) from error
         raise
 
 

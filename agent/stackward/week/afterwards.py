@@ -16,7 +16,7 @@ from stackward.core import week
 from stackward.core.errors import SettingsError, StackwardError
 from stackward.core.model import JobResult, Outcome
 from stackward.core.schedule import interval_seconds
-from stackward.observe import gelf, messages, metrics, push
+from stackward.observe import messages
 from stackward.observe.notice import Changes, Channel, Message
 from stackward.steps.report import delivery, view
 from stackward.store.alerts import Standing
@@ -180,11 +180,15 @@ def pushed(appliance: Appliance) -> str:
 
 
 def _push(appliance: Appliance) -> None:
+    from stackward.observe import metrics, push
+
     found = metrics.families(appliance.facts())
     _within(lambda: push.push(appliance.settings.pushgateway_url, found, instance=appliance.host_name))
 
 
 def _send_log(appliance: Appliance, result: ChainResult, trigger: str, now: datetime) -> None:
+    from stackward.observe import gelf
+
     records = list(gelf.records(result.steps, host=appliance.host_name, at=now, trigger=trigger))
     _within(lambda: gelf.send(appliance.settings.gelf_url, records))
 

@@ -1,22 +1,13 @@
-"""The jobs that look at the host and tidy up: each a step of its own, by its name. Data for the runner."""
+"""The jobs that look at the host and tidy up: each a step of its own, by its name. Data for the runner.
+
+A job is imported when it is run: whoever only wants another one's name waits for none of them.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackward.jobs import (
-    audit,
-    docker_prune,
-    drill,
-    health,
-    host_report,
-    observability,
-    rotate_logs,
-    snapshot,
-    staging,
-)
 from stackward.runner import CHANGE, READS_BACKUPS, Resource, Step
-from stackward.tools.host import Bridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +21,8 @@ VOLUME = Resource("volume")
 
 def _health(appliance: Appliance, *, dry_run: bool = False) -> Step:
     def work(context: RunContext) -> JobResult:
+        from stackward.jobs import health
+
         held = appliance.undo.held_containers()  # before the containers are looked at, not after
         found = appliance.discover()
         return health.run(
@@ -46,6 +39,8 @@ def _health(appliance: Appliance, *, dry_run: bool = False) -> Step:
 
 def _observability(appliance: Appliance, *, dry_run: bool = False) -> Step:
     def work(context: RunContext) -> JobResult:
+        from stackward.jobs import observability
+
         found = appliance.discover()
         return observability.run(
             settings=appliance.settings,
@@ -61,6 +56,9 @@ def _observability(appliance: Appliance, *, dry_run: bool = False) -> Step:
 
 def _audit(appliance: Appliance, *, dry_run: bool = False) -> Step:
     def work(context: RunContext) -> JobResult:
+        from stackward.jobs import audit
+        from stackward.tools.host import Bridge
+
         return audit.run(
             settings=appliance.settings,
             docker=appliance.docker_or_none,
@@ -77,6 +75,9 @@ def _audit(appliance: Appliance, *, dry_run: bool = False) -> Step:
 
 def _host_report(appliance: Appliance, *, dry_run: bool = False) -> Step:
     def work(context: RunContext) -> JobResult:
+        from stackward.jobs import host_report
+        from stackward.tools.host import Bridge
+
         return host_report.run(
             settings=appliance.settings,
             docker=appliance.docker_or_none,
@@ -92,6 +93,8 @@ def _host_report(appliance: Appliance, *, dry_run: bool = False) -> Step:
 
 def _docker_prune(appliance: Appliance, *, dry_run: bool = False) -> Step:
     def work(context: RunContext) -> JobResult:
+        from stackward.jobs import docker_prune
+
         return docker_prune.run(
             settings=appliance.settings,
             docker=appliance.docker,
@@ -105,6 +108,8 @@ def _docker_prune(appliance: Appliance, *, dry_run: bool = False) -> Step:
 
 def _rotate_logs(appliance: Appliance, *, dry_run: bool = False) -> Step:
     def work(context: RunContext) -> JobResult:
+        from stackward.jobs import rotate_logs
+
         return rotate_logs.run(settings=appliance.settings, progress=context.progress, dry_run=dry_run)
 
     return Step("rotate-logs", work, (Resource("rotate-logs"),))
@@ -112,6 +117,8 @@ def _rotate_logs(appliance: Appliance, *, dry_run: bool = False) -> Step:
 
 def _snapshot(appliance: Appliance, *, dry_run: bool = False) -> Step:
     def work(context: RunContext) -> JobResult:
+        from stackward.jobs import snapshot
+
         return snapshot.run(
             settings=appliance.settings,
             docker=appliance.docker_or_none,
@@ -125,6 +132,8 @@ def _snapshot(appliance: Appliance, *, dry_run: bool = False) -> Step:
 
 def _staging(appliance: Appliance, *, dry_run: bool = False) -> Step:
     def work(context: RunContext) -> JobResult:
+        from stackward.jobs import staging
+
         means = staging.Means(appliance.settings, appliance.docker_or_none, appliance.undo, context.progress)
         return staging.refresh(means, appliance.discover().stacks, dry_run=dry_run)
 
@@ -137,6 +146,8 @@ def drill_step(
     """Of the named stacks (none: of all that are backed up), from the backup that is `wanted` (None: each newest)."""
 
     def work(context: RunContext) -> JobResult:
+        from stackward.jobs import drill
+
         means = drill.Means(
             appliance.settings,
             appliance.store,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackward.core import gitignore
-from stackward.steps.backup import in_place, moved_files
+from stackward.steps.backup import direct_copy, in_place, moved_files
 from stackward.steps.backup.changes import Changes
 from stackward.tools import btrfs, filesystem, rsync
 
@@ -27,7 +27,7 @@ class Applied:
 
     copied: list[bytes]
     gone: list[bytes]
-    digests: dict[bytes, str]  # of files that were written in place: the SHA-256 of each, in hex
+    digests: dict[bytes, str]  # of files that were read meanwhile: the SHA-256 of each, in hex
     bytes_changed: int = 0
     bytes_grown: int = 0  # what the tree's files are larger by, in all
 
@@ -69,23 +69,22 @@ def apply(
         grown = sum(_size(here, path) - _size(there, path) for path in [*plan.content, *plan.in_place])
         try:
             written = _rewrite(changes, plan, here, there, digests)
-            content = _with_other_names(plan.content, source, subvolume, rules)
+            attributes = _with_other_names(plan.attributes | digests.keys(), source, subvolume, rules)
             # A new time alone makes rsync write a file anew.
-            attributes = _with_other_names(plan.attributes, source, subvolume, rules)
+            content = _with_other_names(plan.content, source, subvolume, rules)
             parted = {path for path in attributes if linked and _unlinked(there, path)}
             content, attributes = content | parted, attributes - parted
-            written += _copy(source, target, content - moved.aside.keys(), "--ignore-times")
-            written += _copy(source, target, moved.place(here, there, digests), "--ignore-times")
-            attributes |= ({os.path.dirname(path) for path in [*content, *plan.gone]} - content) | digests.keys()
-            attributes |= {os.path.dirname(path) for path in moved.aside}
+            written += _copy_content(source, target, content - moved.aside.keys(), digests)
+            different = moved.place(here, there, digests)
+            written += _copy_content(source, target, different, digests)
+            attributes |= {os.path.dirname(path) for path in [*content, *plan.gone]}
+            attributes |= {path for path in content if _is_directory(here, path)} | moved.aside.keys()
             attributes = {path for path in attributes if status_of(here, path) is not None}
-            written += _copy(source, target, attributes - {b""})
+            written += _copy_attributes(source, target, attributes)
         except BaseException:
             for path in digests:  # a full scan would take them for files that were not written since the last backup
                 os.utime(there + b"/" + path)
             raise
-    if b"" in attributes:
-        _take_attributes(here, there)
     return Applied(sorted(content | attributes), plan.gone, digests, written, grown - plan.lost)
 
 
@@ -183,9 +182,13 @@ def _parents(path: bytes) -> Iterator[bytes]:
 def status_of(root: bytes, path: bytes) -> os.stat_result | None:
     """What is at a path relative to `root`, links not followed; None where nothing is."""
     try:
-        return os.lstat(root + b"/" + path if path else root)
+        return os.lstat(_joined(root, path))
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _joined(root: bytes, path: bytes) -> bytes:
+    return root + b"/" + path if path else root
 
 
 def _unlinked(root: bytes, path: bytes) -> bool:
@@ -220,7 +223,7 @@ def _left_out(rules: tuple[gitignore.Rule, ...], path: bytes, is_directory: bool
 def _expanded(root: bytes, path: bytes, rules: tuple[gitignore.Rule, ...]) -> Iterator[bytes]:
     """A path and, where it is a directory, all that is in it."""
     yield path
-    directory = root + b"/" + path if path else root
+    directory = _joined(root, path)
     if not stat.S_ISDIR(os.lstat(directory).st_mode):
         return
     with os.scandir(directory) as entries:
@@ -248,18 +251,43 @@ def _other_names(source: Path, subvolume: Path, path: bytes) -> Iterator[bytes]:
                 yield os.fsencode(name.relative_to(source))
 
 
-def _take_attributes(source: bytes, target: bytes) -> None:
-    """The tree's own directory gets owner, mode, times, xattrs and ACLs (named to rsync it would mean its content too)."""
-    status = os.stat(source)
-    wanted = {name: os.getxattr(source, name) for name in os.listxattr(source)}
-    for name in os.listxattr(target):
-        if name not in wanted:
-            os.removexattr(target, name)
-    os.chown(target, status.st_uid, status.st_gid)
-    for name, value in wanted.items():
-        os.setxattr(target, name, value)
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+def _is_directory(root: bytes, path: bytes) -> bool:
+    found = status_of(root, path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def _is_plain(root: bytes, path: bytes) -> bool:
+    found = status_of(root, path)
+    return found is not None and direct_copy.is_plain(found)
+
+
+def _copy_content(source: Path, target: Path, paths: AbstractSet[bytes], digests: dict[bytes, str]) -> int:
+    """Copy what is at these paths, directories without what is in them, and without their attributes.
+
+    Files with several names, links and special files are for rsync. Returns how many bytes were written.
+    """
+    here, there = os.fsencode(source), os.fsencode(target)
+    written = 0
+    others = set()
+    for path in sorted(paths):
+        if not _is_plain(here, path):
+            others.add(path)
+        elif _is_directory(here, path):
+            direct_copy.make_directory(there + b"/" + path)
+        else:
+            digests[path], size = direct_copy.copy_file(here + b"/" + path, there + b"/" + path)
+            written += size
+    return written + _copy(source, target, others, "--ignore-times")
+
+
+def _copy_attributes(source: Path, target: Path, paths: AbstractSet[bytes]) -> int:
+    """Give what is there its attributes, directories last: what is done in one changes its time."""
+    here, there = os.fsencode(source), os.fsencode(target)
+    plain = {path for path in paths if _is_plain(here, path)}
+    written = _copy(source, target, paths - plain)
+    for path in sorted(plain, reverse=True):
+        direct_copy.take_attributes(_joined(here, path), _joined(there, path))
+    return written
 
 
 def _copy(source: Path, target: Path, paths: AbstractSet[bytes], *more: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def _tree(
     settings: Settings,
     full_scan: bool,
 ) -> dict[str, str]:
-    why = tree_backup.ASKED_FOR if full_scan else _doubt(source, chosen.subvolumes, stack, base, day_base, settings)
+    why = tree_backup.ASKED_FOR if full_scan else _doubt(source, chosen, stack, base, day_base, settings)
     return {
         "path": display(source.tree.path),
         "from": source.reason,
@@ -75,7 +74,7 @@ def _tree(
 
 def _doubt(
     source: sources.Source,
-    subvolumes: Sequence[sources.Subvolume],
+    chosen: sources.Plan,
     stack: Stack,
     base: Base | None,
     day_base: Path | None,
@@ -88,7 +87,7 @@ def _doubt(
         base.tree(str(source.tree.artifact_path)) if base else None,
         tree_backup.left_out(source.tree, stack, settings.volume),
         elsewhere=base is not None and day_base != base.path and filesystem.is_on_btrfs(settings.backup_root),
-        nested=any(one.nested for one in subvolumes if one.root == source.subvolume),
+        nested=chosen.is_nested(source),
     )
 
 

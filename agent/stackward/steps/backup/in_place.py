@@ -6,7 +6,6 @@ original, in the same reading that makes its SHA-256. So the cost is bounded by 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from collections.abc import Iterable
 from stackward.core.errors import StackwardError
 from stackward.tools import filesystem
 
-SMALLEST_BYTES = 1 << 20  # smaller ones are written anew by rsync, many in one go
+SMALLEST_BYTES = 1 << 20  # smaller ones are written anew
 _CHUNK = 1 << 20
 
 Extent = tuple[int, int]  # offset and length, bytes
@@ -45,29 +44,14 @@ def rewrite(source: bytes, target: bytes, extents: Iterable[Extent]) -> tuple[st
 
 def _copy(new: int, old: int, start: int, end: int) -> int:
     """Copy a range, its holes as holes. Returns how many bytes it wrote."""
-    written, at = 0, start
-    while at < end:
-        data = _next(new, at, os.SEEK_DATA, end)
-        if data > at:
-            filesystem.punch_hole(old, at, data - at)
-        at = data
-        hole = _next(new, at, os.SEEK_HOLE, end) if at < end else end
-        while at < hole:
-            chunk = os.pread(new, min(_CHUNK, hole - at), at)
-            if not chunk:
-                raise OSError(errno.EIO, "the original ends early")
-            at += os.pwrite(old, chunk, at)
-            written += len(chunk)
+    written = 0
+    for begin, stop, is_data in filesystem.data_and_holes(new, start, end):
+        if not is_data:
+            filesystem.punch_hole(old, begin, stop - begin)
+            continue
+        for at in range(begin, stop, _CHUNK):
+            written += filesystem.write_range(old, at, filesystem.read_range(new, at, min(_CHUNK, stop - at)))
     return written
-
-
-def _next(descriptor: int, at: int, kind: int, end: int) -> int:
-    try:
-        return min(os.lseek(descriptor, at, kind), end)
-    except OSError as error:
-        if error.errno != errno.ENXIO:  # lseek(2): no data after it
-            raise
-        return end
 
 
 def _digest_of_both(new: int, old: int, name: bytes) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackward.core.model import Tree
-from stackward.tools import btrfs, filesystem, process
+from stackward.tools import btrfs, filesystem
 
 OURS = ".stackward"
 NIGHTLY = ".nightly"
@@ -43,6 +43,10 @@ class Plan:
     def live(self) -> tuple[Source, ...]:
         return tuple(source for source in self.sources if source.subvolume is None)
 
+    def is_nested(self, source: Source) -> bool:
+        """Whether others are snapshotted with the source's subvolume, each by itself."""
+        return any(one.nested for one in self.subvolumes if one.root == source.subvolume)
+
     @property
     def one_snapshot(self) -> bool:
         """Whether a single snapshot, made in one instant, holds all that the stack can write."""
@@ -58,6 +62,12 @@ def plan(trees: Sequence[Tree], volume: Path, table: tuple[filesystem.Mount, ...
     sources = tuple(_source(tree, home, table) for tree in trees)
     roots = sorted({source.subvolume for source in sources if source.subvolume is not None})
     return Plan(sources, tuple(Subvolume(root, _nested_within(root, sources)) for root in roots))
+
+
+def any_snapshotted(trees: Sequence[Tree], volume: Path, table: tuple[filesystem.Mount, ...]) -> bool:
+    """Whether a plan for them would have a subvolume; quicker than the plan."""
+    home = _device(volume, table)
+    return any(_source(tree, home, table).subvolume is not None for tree in trees)
 
 
 @contextmanager
@@ -148,5 +158,5 @@ def _nested_within(root: Path, sources: Sequence[Source]) -> tuple[Path, ...]:
 def _read_only(path: Path) -> bool:
     try:
         return btrfs.is_read_only(path)
-    except process.CommandError:
+    except OSError:
         return True  # gone meanwhile, or not ours to read: the stub stays

@@ -117,13 +117,13 @@ def back_up(
             means.reach("data-hooked")
             _dump(means, stack, day, work)
             for source in chosen.live:
-                work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, taken={})
+                work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, chosen, taken={})
             taken = _stand_still(means, stack, day, chosen, trees, work)
         work.warnings += hook_warnings
         means.reach("data-resumed")
         for source in chosen.sources:
             if source.subvolume is not None:
-                work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, taken)
+                work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, chosen, taken)
     means.reach("data-copied")
     means.progress.step(f"{display(stack.name)}: writing checksums")
     return _finish(means, stack, day, chosen, base, work, taken)
@@ -205,7 +205,13 @@ def _stand_still(
 
 
 def _copy(
-    means: Means, stack: Stack, day: Day, source: sources.Source, base: Base | None, taken: dict[Path, Path]
+    means: Means,
+    stack: Stack,
+    day: Day,
+    source: sources.Source,
+    base: Base | None,
+    chosen: sources.Plan,
+    taken: dict[Path, Path],
 ) -> TreeCopy:
     last = last_files = 0
     live = " while it is in use" if source.subvolume is None else ""
@@ -223,6 +229,7 @@ def _copy(
         source,
         read_from=sources.read_path(source, taken),
         snapshot=taken.get(source.subvolume) if source.subvolume else None,
+        nested=chosen.is_nested(source),
         base=base.path if base else None,
         before=before,
         patterns=tree_backup.left_out(source.tree, stack, means.settings.volume),
@@ -256,9 +263,8 @@ def _finish(
         made = work.trees[str(source.tree.artifact_path)]
         if made.transfer.vanished:
             work.warnings.append(f"{source.tree.source}: files vanished while they were copied")
-        nested = any(subvolume.nested for subvolume in chosen.subvolumes if subvolume.root == source.subvolume)
         # With others nested in it, it cannot serve as the next backup's old snapshot.
-        snapshot = taken[source.subvolume] if source.subvolume is not None and not nested else None
+        snapshot = taken[source.subvolume] if source.subvolume and not chosen.is_nested(source) else None
         left_out = tree_backup.left_out(source.tree, stack, means.settings.volume)
         section, tree, new = _described(day, source, base, made, snapshot, left_out)
         sections.append(section)

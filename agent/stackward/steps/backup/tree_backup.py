@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ def copy(
     *,
     read_from: Path,
     snapshot: Path | None,
+    nested: bool,
     base: Path | None,
     before: TreeEntry | None,
     patterns: Sequence[str],
@@ -59,6 +61,7 @@ def copy(
 ) -> TreeCopy:
     """Make the day's part of the tree equal to `read_from`, which is in `snapshot` or, where that is None, live.
 
+    `nested`: there are subvolumes in the tree's.
     `on_scan` is called before all of it is looked at; only then `on_progress` is, with bytes and files so far.
 
     Raises:
@@ -66,7 +69,6 @@ def copy(
     """
     relative = str(source.tree.artifact_path)
     home = snapshot.parent if snapshot is not None else None
-    nested = snapshot is not None and bool(btrfs.nested_subvolumes(snapshot))
     elsewhere = day.subvolume and day.origin != base
     why = doubt(source, home, base, before, patterns, elsewhere=elsewhere, nested=nested)
     found, untold = None, ""
@@ -78,6 +80,8 @@ def copy(
         except (StackwardError, OSError, ValueError) as error:
             if isinstance(error, rsync.DiskFullError):
                 raise
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise rsync.no_room(day.place(relative)) from error
             untold = f"what changed could not be told: {getattr(error, 'message', error)}"
     whys = [ASKED_FOR, untold] if full_scan else [why, untold]
     on_scan()
