@@ -94,6 +94,16 @@ def test_a_directory_gets_its_attributes_and_loses_others(one: Path, btrfs_root:
     assert everything_of(target) == everything_of(source)
 
 
+def test_zeros_take_no_room(volume: Path, btrfs_root: Path) -> None:
+    source, target = volume / "zeros", btrfs_root / "zeros"
+    source.write_bytes(bytes(3_000_000) + b"end")
+    digest, written = direct_copy.copy_file(os.fsencode(source), os.fsencode(target))
+    assert target.read_bytes() == source.read_bytes()
+    assert digest == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert written < 200_000
+    assert os.stat(target).st_blocks * 512 < 200_000
+
+
 def test_an_empty_file_and_one_of_holes_only(volume: Path, btrfs_root: Path) -> None:
     for name, size in (("empty", 0), ("holes", 5_000_000)):
         with open(volume / name, "wb") as file:

@@ -120,6 +120,13 @@ def test_wrong_settings_are_all_told_at_once(capsys, host, monkeypatch):
     assert "TZ" in err
 
 
+def test_what_every_verb_takes_may_stand_before_it(capsys, host):
+    assert main(["--json", "runs", "--limit", "1"]) == 0
+    assert capsys.readouterr().out.strip() == "[]"
+    assert main(["--human", "runs"]) == 0
+    assert "nothing was run yet" in capsys.readouterr().out
+
+
 def test_the_first_status_says_that_nobody_decided(capsys, host):
     (host / "docker" / "blog").mkdir()
     (host / "docker" / "blog" / "compose.yaml").write_text(UNLABELLED)

@@ -23,7 +23,7 @@ def test_each_stack_has_its_part_and_the_worst_is_the_whole(store):
     stacks = [stack("shop", WEB), stack("wiki", replace(WEB, id="c2", health="unhealthy")), stack("old")]
     result = health.run(store=store, stacks=stacks)
     assert [part.outcome for part in result.stacks] == [Outcome.OK, Outcome.FAILED, Outcome.SKIPPED]
-    assert result.outcome is Outcome.FAILED
+    assert (result.outcome, result.reasons) == (Outcome.FAILED, ("not well: wiki",))
 
 
 def test_restarts_are_compared_with_the_last_look(store):

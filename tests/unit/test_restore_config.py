@@ -173,8 +173,10 @@ def test_an_undo_puts_back_what_was_there(host):
     before = host.tree()
     host.restore()
     assert host.tree() != before
-    restore_config.put_back(settings=host.settings, docker=None, force=True, now=NOW)
+    undone = restore_config.put_back(settings=host.settings, docker=None, force=True, now=NOW)
     assert host.tree() == before
+    assert undone.details["places"] == [str(host.root / "shop/compose.yaml")]
+    assert str(host.root / "blog") in undone.details["taken_away"]
     with pytest.raises(StackwardError, match="no restore of the configuration to undo"):
         restore_config.put_back(settings=host.settings, docker=None, force=True, now=NOW)
 

@@ -100,7 +100,8 @@ def test_each_damaged_missing_and_surplus_file_is_named_and_its_stack_fails(sett
     assert (result.outcome, result.exit_code) == (Outcome.FAILED, ExitCode.DAMAGED)
     assert result.reasons == ("data-2026-11-03: 1 damaged, 2 missing, 1 surplus",)
     assert {s.stack: s.outcome for s in result.stacks} == {"shop": Outcome.FAILED, "wiki": Outcome.OK}
-    assert store.verified()["data-2026-11-03"].damaged == 4
+    said = store.verified()["data-2026-11-03"]
+    assert (said.damaged, said.is_bad_for("shop"), said.is_bad_for("wiki")) == (4, True, False)
 
 
 def test_a_tree_without_files_is_missed_too(settings, store):
@@ -125,6 +126,7 @@ def test_a_manifest_with_a_line_that_is_none_is_damage_and_the_rest_is_still_com
         ("surplus", "shop/a"),
         ("damaged", "shop/b"),
     }
+    assert store.verified()["data-2026-11-03"].is_bad_for("some other stack")
 
 
 @pytest.mark.parametrize("prefix", [b"", b"./", "absolute"])

@@ -10,6 +10,7 @@ import argparse
 import difflib
 import errno
 import importlib
+import itertools
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -54,7 +55,7 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The whole command line; returns the exit code and raises nothing but SystemExit for usage."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = _verb_first(sys.argv[1:] if arguments is None else arguments)
     verb = _verb(words)
     if verb is None:
         return ExitCode.OK if _overview(words) else ExitCode.USAGE
@@ -83,6 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _complain(_of_system(error, model.display))
         return ExitCode.FAILED
+
+
+def _verb_first(words: Sequence[str]) -> list[str]:
+    """What every verb takes may stand before it, too."""
+    before = list(itertools.takewhile(lambda word: word in ("--human", "--json"), words))
+    rest = list(words[len(before) :])
+    return [*rest[:1], *before, *rest[1:]]
 
 
 def _verb(words: Sequence[str]) -> str | None:

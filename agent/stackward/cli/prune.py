@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stackward.cli import results
-from stackward.jobs import prune
-from stackward.runner import WRITES_BACKUPS, RunContext, exit_code
+from stackward.runner import exit_code
 from stackward.tools.signals import interruptible
+from stackward.week import chains
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -30,24 +30,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, context: Context) -> int:
     appliance = context.appliance
-
-    def work(run: RunContext) -> JobResult:
-        return prune.run(
-            settings=appliance.settings,
-            store=appliance.store,
-            discovery_stacks=appliance.discovery.stacks,
-            now=run.now,
-            run_id=run.run_id,
-            progress=run.progress,
-            dry_run=arguments.dry_run,
-            gone=arguments.gone,
-        )
-
+    step = chains.prune_step(appliance, dry_run=arguments.dry_run, gone=arguments.gone)
     with interruptible(), context.output.progress() as progress:
         result = appliance.runner.execute(
-            "prune",
-            work,
-            resources=WRITES_BACKUPS,
+            step.job,
+            step.work,
+            resources=step.resources,
             wait=arguments.wait,
             progress=progress,
             dry_run=arguments.dry_run,

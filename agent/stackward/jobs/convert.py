@@ -103,7 +103,7 @@ def undo_last(stack_name: str, means: Means, discovery_stacks: Sequence[Stack]) 
         quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT) as still,
         _volumes_exchanged(means, stack, [step for step, _ in volumes]),
     ):
-        places = kept.put_back(means.kept, record, means.now)
+        places = kept.put_back(means.kept, record, means.now)["places"]
     places += [f"volume {display(step.subject)}" for step, _ in volumes]
     part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)
     return JobResult(Outcome.OK, stacks=(part,), details={"undone": record.what, "places": places, "left": targets})

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stackward.core import condition
-from stackward.core.model import JobResult, Outcome, Stack, StackResult
+from stackward.core.model import JobResult, Outcome, Stack, StackResult, display
 from stackward.store import Store
 
 RESTARTS_NOTE = "health-restarts"
@@ -42,7 +42,7 @@ def run(
     if not dry_run:
         store.set_note(RESTARTS_NOTE, json.dumps(plan.restarts, sort_keys=True))
     outcome = Outcome.worst([part.outcome for part in plan.results])
-    return JobResult(outcome, _reasons(plan), plan.results)
+    return JobResult(outcome, _reasons(plan.results), plan.results)
 
 
 def make_plan(stacks: Sequence[Stack], before: dict[str, int], stopped_by_us: frozenset[str] = frozenset()) -> Plan:
@@ -61,5 +61,8 @@ def remembered(store: Store) -> dict[str, int]:
         return {}
 
 
-def _reasons(plan: Plan) -> tuple[str, ...]:
-    return () if plan.results else ("there are no stacks",)
+def _reasons(parts: Sequence[StackResult]) -> tuple[str, ...]:
+    if not parts:
+        return ("there are no stacks",)
+    failed = [display(part.stack) for part in parts if part.outcome is Outcome.FAILED]
+    return (f"not well: {', '.join(failed)}",) if failed else ()

@@ -95,9 +95,9 @@ def undo_last(stack: Stack, means: Means, *, dry_run: bool = False, force: bool 
             if tree.driver_options and tree.volume is not None and means.docker is not None:
                 volumes.place(means.docker, stack, tree.volume, held)
         still = held.enter_context(quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT))
-        places = kept.put_back(means.kept, record, means.now)
+        changed = kept.put_back(means.kept, record, means.now)
     part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)
-    return JobResult(Outcome.OK, stacks=(part,), details=details | {"places": places})
+    return JobResult(Outcome.OK, stacks=(part,), details=details | changed)
 
 
 def _whole(request: Request, means: Means, artifact: Artifact, stack: Stack, done: _Done) -> None:

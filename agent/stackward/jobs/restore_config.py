@@ -124,7 +124,7 @@ def put_back(
         return JobResult(Outcome.OK, details=details | kept.foretold(record))
     if not force:
         _refuse_in_use([Path(entry.place) for entry in record.entries if not entry.identity], docker)
-    return JobResult(Outcome.OK, details=details | {"places": kept.put_back(directory, record, now)})
+    return JobResult(Outcome.OK, details=details | kept.put_back(directory, record, now))
 
 
 def _refuse_in_use(places: Sequence[Path], docker: Docker | None) -> None:

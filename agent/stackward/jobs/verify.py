@@ -41,7 +41,7 @@ def run(
     reports = []
     for artifact in chosen:
         report = check(artifact, progress)
-        store.record_verified(report.artifact, now, report.outcome, report.damaged)
+        store.record_verified(report.artifact, now, report.outcome, report.damaged, report.stacks)
         reports.append(report)
     return _result(chosen, reports)
 
@@ -71,7 +71,7 @@ def _by_stack(chosen: Sequence[Artifact], reports: Sequence[Report]) -> tuple[St
     pairs = [(a, r) for a, r in zip(chosen, reports, strict=True) if a.kind is ArtifactKind.DATA]
     for stack in sorted({stack for artifact, _ in pairs for stack in artifact.stacks}):
         held = [(a, r) for a, r in pairs if stack in a.stacks]
-        bad = [r for _, r in held if stack in r.stacks or (r.damaged and not r.stacks)]
+        bad = [r for _, r in held if {stack, ""} & r.stacks]
         unproven = [r for _, r in held if r.warnings]
         outcome = Outcome.FAILED if bad else Outcome.WARN if unproven else Outcome.OK
         reasons = tuple(f"{report.artifact}: {report.summary}" for report in bad or unproven)

@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ class Report:
     faults: Counter[Fault] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    stacks: set[str] = field(default_factory=set)  # those with findings
+    stacks: set[str] = field(default_factory=set)  # those with findings; "" where one is of none of them
 
     @property
     def damaged(self) -> int:
@@ -76,7 +76,8 @@ class Report:
         counted = ", ".join(f"{self.faults[fault]} {fault}" for fault in Fault if self.faults[fault])
         return counted or "; ".join(self.warnings) or "good"
 
-    def add(self, fault: Fault, path: bytes | str, why: str = "") -> None:
+    def add(self, fault: Fault, path: bytes | str, why: str = "", *, stacks: Iterable[str] = ()) -> None:
+        self.stacks.update(stacks or ("",))
         self.faults[fault] += 1
         if len(self.findings) < NAMED:
             self.findings.append(Finding(fault, os.fsdecode(path), why))
@@ -149,8 +150,7 @@ def _look_for_trees(artifact: Artifact, report: Report, paths: Sequence[str] | N
     for entry in artifact.index.stacks.values() if artifact.index else ():
         for tree in entry.trees:
             if (paths is None or tree.path in paths) and not os.path.isdir(artifact.path / tree.path):
-                report.add(Fault.MISSING, tree.path, "the whole tree")
-                report.stacks.add(entry.stack)
+                report.add(Fault.MISSING, tree.path, "the whole tree", stacks=(entry.stack,))
 
 
 def _lines(artifact: Artifact, report: Report) -> Iterator[manifest.Line]:
@@ -273,8 +273,8 @@ class _Hashing:
             self._flush()
 
     def fault(self, fault: Fault, path: bytes, why: str = "") -> None:
-        self._report.add(fault, path, why)
-        self._report.stacks.update(stack for start, stack in self._owners.items() if path.startswith(start))
+        owners = [stack for start, stack in self._owners.items() if path.startswith(start)]
+        self._report.add(fault, path, why, stacks=owners)
 
     def _flush(self) -> None:
         if self._batch:

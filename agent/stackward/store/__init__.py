@@ -6,6 +6,8 @@ it is forgotten; names come back byte for byte.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -87,11 +89,14 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
         rows = self._rows("SELECT at FROM accepted WHERE stack = ?", (blob(stack),))
         return datetime.fromisoformat(rows[0]["at"]) if rows else None
 
-    def record_verified(self, artifact: str, at: datetime, outcome: Outcome, damaged: int) -> None:
+    def record_verified(
+        self, artifact: str, at: datetime, outcome: Outcome, damaged: int, stacks: Iterable[str] = ("",)
+    ) -> None:
+        """`damaged` counts files, `stacks` are those they belong to ("": at least one belongs to none)."""
         with self._writing() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO verified VALUES (?, ?, ?, ?)",
-                (blob(artifact), stamp(at), outcome.value, damaged),
+                "INSERT OR REPLACE INTO verified VALUES (?, ?, ?, ?, ?)",
+                (blob(artifact), stamp(at), outcome.value, damaged, json.dumps(sorted(stacks))),
             )
 
     def forget_verified(self, artifact: str) -> None:
@@ -103,7 +108,7 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
         """What was said of `artifact` holds for `to` as well, if anything was."""
         with self._writing() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO verified SELECT ?, at, outcome, damaged FROM verified WHERE artifact = ?",
+                "INSERT OR REPLACE INTO verified SELECT ?, at, outcome, damaged, stacks FROM verified WHERE artifact = ?",
                 (blob(to), blob(artifact)),
             )
 
@@ -111,7 +116,10 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
         """By the artifact's name."""
         return {
             name_of(row["artifact"]): Verified(
-                datetime.fromisoformat(row["at"]), Outcome(row["outcome"]), row["damaged"]
+                datetime.fromisoformat(row["at"]),
+                Outcome(row["outcome"]),
+                row["damaged"],
+                frozenset(json.loads(row["stacks"])),
             )
             for row in self._rows("SELECT * FROM verified")
         }

@@ -86,6 +86,10 @@ CREATE TABLE IF NOT EXISTS drill (
     reasons TEXT NOT NULL, success_at TEXT, success_artifact BLOB
 );
 """,
+    # Of what was found damaged before, nobody knows whose it was.
+    """
+ALTER TABLE verified ADD COLUMN stacks TEXT NOT NULL DEFAULT '[""]';
+""",
 )
 
 

@@ -52,11 +52,19 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """When a backup was last read again, and how that ended; `damaged` counts files."""
+    """When a backup was last read again, and how that ended.
+
+    `damaged` counts files, `stacks` are those they belong to ("": at least one belongs to none).
+    """
 
     at: datetime
     outcome: Outcome
     damaged: int
+    stacks: frozenset[str] = frozenset()
+
+    def is_bad_for(self, stack: str) -> bool:
+        """Whether what the backup holds of the stack is damaged, or may be."""
+        return self.outcome is Outcome.FAILED and bool({stack, ""} & self.stacks)
 
 
 def run_row(row: sqlite3.Row) -> RunRow:

@@ -135,7 +135,19 @@ def steps(appliance: Appliance, wanted: Wanted, *, dry_run: bool = False) -> lis
             progress=context.progress,
         )
 
-    def retain(context: RunContext) -> JobResult:
+    chosen = (
+        (wanted.config, Step("backup-config", config, WRITES_BACKUPS)),
+        (wanted.data, Step("backup-data", data, WRITES_BACKUPS)),
+        (bool(wanted.verify) and not dry_run, Step("verify", check, READS_BACKUPS)),
+        (wanted.prune, prune_step(appliance, dry_run=dry_run)),
+    )
+    return [step for yes, step in chosen if yes]
+
+
+def prune_step(appliance: Appliance, *, dry_run: bool = False, gone: bool = False) -> Step:
+    """Retention; `gone`: also for stacks that are no longer there."""
+
+    def work(context: RunContext) -> JobResult:
         return prune.run(
             settings=appliance.settings,
             store=appliance.store,
@@ -144,15 +156,10 @@ def steps(appliance: Appliance, wanted: Wanted, *, dry_run: bool = False) -> lis
             run_id=context.run_id,
             progress=context.progress,
             dry_run=dry_run,
+            gone=gone,
         )
 
-    chosen = (
-        (wanted.config, Step("backup-config", config, WRITES_BACKUPS)),
-        (wanted.data, Step("backup-data", data, WRITES_BACKUPS)),
-        (bool(wanted.verify) and not dry_run, Step("verify", check, READS_BACKUPS)),
-        (wanted.prune, Step("prune", retain, WRITES_BACKUPS, needs="backup-data")),
-    )
-    return [step for yes, step in chosen if yes]
+    return Step("prune", work, WRITES_BACKUPS, needs="backup-data")
 
 
 def _tidy(appliance: Appliance, context: RunContext) -> None:

@@ -12,7 +12,8 @@ from contextlib import suppress
 
 from stackward.tools import filesystem
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 17
+_ZEROS = bytes(_CHUNK)
 
 
 def is_plain(status: os.stat_result) -> bool:
@@ -23,7 +24,8 @@ def is_plain(status: os.stat_result) -> bool:
 def copy_file(source: bytes, target: bytes) -> tuple[str, int]:
     """Make `target` anew as a copy of the regular file `source`, with its attributes; other names of what was there stay.
 
-    Holes stay holes. Returns the SHA-256 in hex of what was read, and how many bytes were written.
+    Holes stay holes, and long runs of zeros become some. Returns the SHA-256 in hex of what was read, and how many bytes
+    were written.
 
     Raises:
         OSError: there is no whole copy; what there is has a new modification time.
@@ -66,8 +68,8 @@ def _copy_content(new: int, old: int) -> tuple[str, int]:
     for start, end, is_data in filesystem.data_and_holes(new, 0, size):
         for at in range(start, end, _CHUNK):
             length = min(_CHUNK, end - at)
-            chunk = filesystem.read_range(new, at, length) if is_data else bytes(length)
+            chunk = filesystem.read_range(new, at, length) if is_data else _ZEROS[:length]
             digest.update(chunk)
-            if is_data:
+            if is_data and chunk != _ZEROS[:length]:
                 written += filesystem.write_range(old, at, chunk)
     return digest.hexdigest(), written

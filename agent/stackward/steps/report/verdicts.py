@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from stackward.config import Settings
     from stackward.core.model import Stack
-    from stackward.store import Store
+    from stackward.store import Store, Verified
 
 
 @dataclass(frozen=True, slots=True)
 class Backups:
-    """What there is in BACKUP_ROOT, newest first, or why that cannot be told. `bad` failed the last verify."""
+    """What there is in BACKUP_ROOT, newest first, or why that cannot be told. `bad` failed the last verify, by name."""
 
     artifacts: tuple[catalog.Artifact, ...]
-    bad: frozenset[str]
+    bad: dict[str, Verified]
     unreadable: str = ""
 
     def good(self, kind: ArtifactKind) -> catalog.Artifact | None:
@@ -35,15 +35,22 @@ class Backups:
     def is_good(self, artifact: catalog.Artifact) -> bool:
         return artifact.name.name not in self.bad and not artifact.problem
 
+    def is_bad_for(self, artifact: catalog.Artifact, stack: str) -> bool:
+        """Whether what it holds of the stack is damaged, or may be."""
+        last = self.bad.get(artifact.name.name)
+        return last is not None and last.is_bad_for(stack)
+
     def data_of(self, stack: str) -> catalog.Artifact | None:
         """The newest good data backup that holds all of `stack`."""
         held = catalog.data_with(self.artifacts, stack)
-        return next((a for a in held if self.is_good(a) and not a.incomplete(stack)), None)
+        return next(
+            (a for a in held if not self.is_bad_for(a, stack) and not a.problem and not a.incomplete(stack)), None
+        )
 
 
 def backups(settings: Settings, store: Store) -> Backups:
     """Look at BACKUP_ROOT; it raises nothing if that cannot be read."""
-    bad = frozenset(name for name, last in store.verified().items() if last.outcome is Outcome.FAILED)
+    bad = {name: last for name, last in store.verified().items() if last.outcome is Outcome.FAILED}
     try:
         return Backups(tuple(catalog.catalog(settings)), bad)
     except RefusedError as error:
@@ -63,11 +70,11 @@ def judged(
         data = catalog.data_with(found.artifacts, stack.name)
         good = found.data_of(stack.name)
         part = last.get(stack.name)
-        newest = data[0].name.name if data else ""
+        damaged = bool(data) and found.is_bad_for(data[0], stack.name)
         facts = Facts(
             data_at=good.at(stack.name) if good else None,
             config_at=config.made_at if config else None,
-            damaged=f"{newest}, its newest backup, is damaged" if newest in found.bad else "",
+            damaged=f"{data[0].name.name}, its newest backup, is damaged" if damaged else "",
             held=holds[stack.name].reason if stack.name in holds else "",
             failure="; ".join(part.reasons) if part and part.outcome is Outcome.FAILED else "",
             unreadable=found.unreadable,

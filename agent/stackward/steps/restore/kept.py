@@ -121,16 +121,19 @@ def foretold(record: Record) -> dict[str, list[str]]:
     }
 
 
-def put_back(directory: Path, record: Record, now: datetime) -> list[str]:
-    """Undo a restore; what it had put there is kept in its stead. Returns the places, in words.
+def put_back(directory: Path, record: Record, now: datetime) -> dict[str, list[str]]:
+    """Undo a restore; what it had put there is kept in its stead. Returns what came back and what went, as `foretold`.
 
     Raises:
         StackwardError: something that was kept is no longer there. Nothing was changed.
     """
     require(record)
-    changed = [display(entry.place) for entry in record.entries if _put_back(entry)]
+    changed = [entry for entry in record.entries if _put_back(entry)]
     write(directory, replace(record, undone=True, undone_at=now.isoformat()))
-    return changed
+    return {
+        "places": [display(entry.place) for entry in changed if entry.identity],
+        "taken_away": [display(entry.place) for entry in changed if not entry.identity],
+    }
 
 
 def require(record: Record) -> None:
