@@ -68,7 +68,7 @@ def _standstill(host: Host) -> list[Figure]:
         prepare(host, "pause", files)
         host.run(OURS, timeout=900)
         stills = []
-        for _ in range(3):
+        for _ in range(ROUNDS):
             host.run(f"head -c 2000000000 /dev/zero > {TREE}/fresh", timeout=300)
             stills.append(_standstill_of_a_backup(host))
             host.run(f"rm {TREE}/fresh && sync -f {TREE}")

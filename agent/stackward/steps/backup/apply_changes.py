@@ -69,8 +69,8 @@ def apply(
         grown = sum(_size(here, path) - _size(there, path) for path in [*plan.content, *plan.in_place])
         try:
             written = _rewrite(changes, plan, here, there, digests)
+            # A new time alone makes rsync write a file anew: its other names would part from it.
             attributes = _with_other_names(plan.attributes | digests.keys(), source, subvolume, rules)
-            # A new time alone makes rsync write a file anew.
             content = _with_other_names(plan.content, source, subvolume, rules)
             parted = {path for path in attributes if linked and _unlinked(there, path)}
             content, attributes = content | parted, attributes - parted
