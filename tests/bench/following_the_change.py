@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import statistics
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from bench.big_stack import (
     BESIDE,
@@ -29,29 +30,36 @@ MANY_BYTES = 1_200  # each: 1.2 GB in all, as the smaller tree has
 PLACES, PLACE_BYTES = 32, 4096
 LARGE = 2_000_000_000
 RSYNC_LIMIT_SECONDS = 600  # with a million files it makes as many links anew
-ROUNDS = 3
+ROUNDS = 5
 
 
 def measure(run: Run) -> Iterator[Figure]:
-    host = Host.start(run.id, Disks("btrfs:16384", "btrfs:20480"))
+    with _host(run, "btrfs:20480") as host:
+        with_restic(host)
+        yield from _staging(host)
+        yield from _large_file(host)
+    with _host(run, "btrfs:40960") as host:
+        with_restic(host)
+        yield from _many_files(host)
+
+
+@contextmanager
+def _host(run: Run, backup: str) -> Iterator[Host]:
+    host = Host.start(run.id, Disks("btrfs:16384", backup))
     try:
         prepare(host, "none")
         host.appliance_up({"STACKWARD_MINIMUM_FREE": "0"})
-        with_restic(host)
-        yield from _staging(host)
-        few = yield from _large_file(host)
-        yield from _many_files(host, few)
+        yield host
     finally:
         host.destroy()
 
 
-def _large_file(host: Host) -> Generator[Figure, None, float]:
-    """A file of 2 GB beside the 100,000 small ones. Returns our time where ten of those change."""
+def _large_file(host: Host) -> Iterator[Figure]:
+    """A file of 2 GB beside the 100,000 small ones."""
     large = f"{TREE}/large"
     host.run(f"head -c {LARGE} /dev/urandom > {large} && sync -f {TREE}", timeout=300)
     rsync = Rsync(host)
     timed(host, OURS), rsync.first(), restic(host)
-    few = statistics.median(_ten(host) for _ in range(ROUNDS))
     dice = random.Random(1)
 
     def overwrite() -> None:
@@ -70,7 +78,6 @@ def _large_file(host: Host) -> Generator[Figure, None, float]:
     yield _room(host, "10 of 100,000 files changed", lambda: touch_ten(host), 10 * 12_288)
     yield _room(host, f"{PLACES} places of a 2 GB file overwritten", overwrite, PLACES * PLACE_BYTES)
     host.run(f"rm {large}")
-    return few
 
 
 def _ten(host: Host) -> float:
@@ -121,7 +128,9 @@ def _staging(host: Host) -> Iterator[Figure]:
     )
 
 
-def _many_files(host: Host, few: float) -> Iterator[Figure]:
+def _many_files(host: Host) -> Iterator[Figure]:
+    timed(host, OURS)
+    few = statistics.median(_ten(host) for _ in range(ROUNDS))
     host.run(f"rm -rf {TREE} && mkdir {TREE}", timeout=900)
     make(host, TREE, MANY, MANY_BYTES)
     host.run(f"docker exec stackward stackward accept big && {OURS}", timeout=1800)

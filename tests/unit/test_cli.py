@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,6 +152,19 @@ def test_a_backup_makes_a_stack_protected_and_can_be_seen(api, capsys, stack):
     assert all(run["outcome"] == "ok" and run["trigger"] == "cli" for run in runs)
     [of_shop] = called(capsys, "runs", "shop", "--job", "backup-data")[1]
     assert (of_shop["stack"], of_shop["counts"]["files"]) == ("shop", 1)
+
+
+@pytest.mark.parametrize("words", [(), ("shop",)])
+def test_a_stack_whose_directory_went_is_not_protected_until_that_is_accepted(api, capsys, stack, words):
+    called(capsys, "backup")
+    shutil.rmtree(stack)
+    [told] = called(capsys, "status", *words)[1]["stacks"]
+    assert (told["stack"], told["state"], told["cause"]) == ("shop", "unprotected", "directory-gone")
+    assert told["last_good"]
+    assert "stackward restore config shop" in told["reasons"][0]
+    assert "gone" in called(capsys, "--human", "status", *words)[1]
+    called(capsys, "accept", "shop")
+    assert called(capsys, "status")[1]["stacks"] == []
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from stackward.cli.render import table
 from stackward.core.model import Outcome, display
 from stackward.core.units import format_age
 from stackward.core.verdict import State, Verdict
-from stackward.steps.report.verdicts import judged
+from stackward.steps.report.verdicts import backups, judged, vanished
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -36,8 +36,12 @@ def run(arguments: Namespace, context: Context) -> int:
     appliance.runner.close_interrupted()
     now = appliance.now()
     discovery = appliance.discovery
-    stacks = choose(discovery, arguments.stacks)
-    verdicts = judged(appliance.settings, appliance.store, stacks, now)
+    found = backups(appliance.settings, appliance.store)
+    names = arguments.stacks
+    gone = [one for one in vanished(appliance.store, discovery.stacks, found) if not names or one.stack in names]
+    there = [name for name in names if name not in {one.stack for one in gone}]
+    stacks = choose(discovery, there) if there or not names else []
+    verdicts = [*judged(appliance.settings, appliance.store, stacks, now, found), *gone]
     general = [problem.message for problem in discovery.problems]
     if discovery.docker_error:
         general.append(f"Docker does not answer: {discovery.docker_error}")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from stackward.core.artifacts import ArtifactKind
 from stackward.core.errors import RefusedError
-from stackward.core.model import Outcome
-from stackward.core.verdict import Facts, Verdict, judge
+from stackward.core.model import Outcome, display
+from stackward.core.verdict import Cause, Facts, State, Verdict, judge
 from stackward.steps import catalog
 
 if TYPE_CHECKING:
@@ -80,4 +80,18 @@ def judged(
             unreadable=found.unreadable,
         )
         verdicts.append(judge(stack, facts, recipients=recipients, now=now))
+    return verdicts
+
+
+def vanished(store: Store, stacks: Sequence[Stack], found: Backups) -> list[Verdict]:
+    """A verdict on each that was backed up once and is not among `stacks`, in the order of their names."""
+    verdicts = []
+    for name in sorted(store.opted_in() - {stack.name for stack in stacks}):
+        good = found.data_of(name)
+        why = (
+            f"it was backed up, and its directory is gone: `stackward restore config {display(name)}` brings it back;"
+            f" if it is meant to be gone, `stackward accept {display(name)}`"
+        )
+        last_good = good.at(name) if good else None
+        verdicts.append(Verdict(name, State.UNPROTECTED, (why,), last_good=last_good, cause=Cause.GONE))
     return verdicts

@@ -15,7 +15,7 @@ from stackward.core.units import format_bytes
 from stackward.core.verdict import Cause, State
 from stackward.observe.facts import BackupFacts, ContainerFacts, SpaceFacts, StackFacts, View
 from stackward.stacks.discovery import DockerRootError
-from stackward.steps.report.verdicts import Backups, backups, judged
+from stackward.steps.report.verdicts import Backups, backups, judged, vanished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,7 +115,7 @@ def _stacks(
                 f"{name} no longer says that it is backed up; it goes on being backed up."
                 f" If that is meant: `stackward accept {name}`"
             )
-    for name in sorted(store.opted_in() - {stack.name for stack in discovery.stacks}):
+    for name in (verdict.stack for verdict in vanished(store, discovery.stacks, found)):
         facts.append(StackFacts(name, State.UNPROTECTED.value, Cause.GONE.value, held=name in held))
         conditions[f"the directory of {display(name)}"] = (
             f"{display(name)} was backed up, and its directory is gone."
