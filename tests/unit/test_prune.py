@@ -168,6 +168,10 @@ def test_a_replaced_day_goes_after_24_hours_unless_it_holds_the_last_good_one(se
 
     assert left(settings) == sorted([name, fresh.name, only_wiki.name])
 
+    run(settings, store, stack("shop"), stack("wiki"), replaced=True)
+
+    assert left(settings) == sorted([name, only_wiki.name])
+
 
 def test_config_backups_and_their_checksums_go_by_the_setting(settings, store):
     old = config_backup(settings.backup_root, "configs-20261101_020000.tar.gz", {"a": b"x"})

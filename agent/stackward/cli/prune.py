@@ -25,12 +25,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="say of every backup whether it stays, and why")
     parser.add_argument("--gone", action="store_true", help="also backups of stacks that are no longer there")
+    parser.add_argument("--replaced", action="store_true", help="also what another backup of the day replaced, at once")
     parser.add_argument("--wait", action="store_true", help="wait for who is at work instead of exit code 75")
 
 
 def run(arguments: Namespace, context: Context) -> int:
     appliance = context.appliance
-    step = chains.prune_step(appliance, dry_run=arguments.dry_run, gone=arguments.gone)
+    flags = {"dry_run": arguments.dry_run, "gone": arguments.gone, "replaced": arguments.replaced}
+    step = chains.prune_step(appliance, **flags)
     with interruptible(), context.output.progress() as progress:
         result = appliance.runner.execute(
             step.job,

@@ -181,7 +181,7 @@ def _unwritable(backup_root: Path, error: OSError) -> StackwardError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return StackwardError(
         f"BACKUP_ROOT {display(backup_root)} cannot be written to: {error.strerror}",
-        hint="make room (stackward prune)" if full else "look for disk errors in the kernel's log",
+        hint="make room (`stackward prune --replaced`)" if full else "look for disk errors in the kernel's log",
     )
 
 

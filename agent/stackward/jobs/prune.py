@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class Facts:
     keep_default: Keep
     held: dict[str, str]  # stack: why its backups must stay
     damaged: frozenset[str]  # artifacts that the last verify found damaged
+    replaced_for: timedelta = KEPT_AT_LEAST  # how long what another backup of the day replaced stays
 
 
 def run(
@@ -68,10 +69,12 @@ def run(
     progress: Progress,
     dry_run: bool = False,
     gone: bool = False,
+    replaced: bool = False,
 ) -> JobResult:
     """Remove what retention no longer keeps, and what restores replaced a week ago. The caller holds BACKUP_ROOT's lock.
 
-    Backups of stacks that are no longer under DOCKER_ROOT all stay, unless `gone` says to use the default rule.
+    Backups of stacks that are no longer under DOCKER_ROOT all stay, unless `gone` says to use the default rule. What another
+    backup of the day replaced stays for 24 hours, unless `replaced`.
 
     Raises:
         RefusedError: BACKUP_ROOT is not the disk that it was, or `gone` was said and every stack is.
@@ -81,7 +84,8 @@ def run(
     if not dry_run:
         backup_root.recognise(settings, now)
     listed = catalog.catalog(settings)
-    verdicts = plan(_facts(settings, store, discovery_stacks, listed, gone=gone), now)
+    facts = _facts(settings, store, discovery_stacks, listed, gone=gone)
+    verdicts = plan(replace(facts, replaced_for=timedelta(0)) if replaced else facts, now)
     removals = removals_of(verdicts)
     failures: list[str] = []
     done: list[Removal] = []
@@ -174,10 +178,10 @@ def _of_replaced(artifact: Artifact, days: Sequence[Artifact], facts: Facts, now
         reason = f"the last good backup of {', '.join(map(display, last))}"
     elif held:
         reason = f"{display(held[0])} is held: {facts.held[held[0]]}"
-    elif now - replaced_at < KEPT_AT_LEAST:
-        reason = "replaced less than 24 hours ago"
+    elif now - replaced_at < facts.replaced_for:
+        reason = "replaced less than 24 hours ago (`stackward prune --replaced` does not wait)"
     else:
-        return Verdict(artifact, "", keep=False, reasons=("replaced more than 24 hours ago",))
+        return Verdict(artifact, "", keep=False, reasons=("another backup of the day has replaced it",))
     return Verdict(artifact, "", keep=True, reasons=(reason,))
 
 

@@ -34,7 +34,7 @@ def claim(settings: Settings, now: datetime) -> str:
         raise RefusedError(
             f"BACKUP_ROOT {display(settings.backup_root)} has {free >> 20} MiB free,"
             f" {settings.minimum_free_bytes >> 20} MiB are the least",
-            hint="make room (stackward prune; backups that others replaced go after 24 hours), or lower STACKWARD_MINIMUM_FREE",
+            hint="make room (`stackward prune --replaced`), or lower STACKWARD_MINIMUM_FREE",
         )
     return identity
 

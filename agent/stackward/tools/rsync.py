@@ -41,7 +41,10 @@ class DiskFullError(StackwardError):
 
 
 def no_room(target: Path) -> DiskFullError:
-    return DiskFullError(f"no space left while copying to {target}", hint="free space there, or keep fewer backups")
+    return DiskFullError(
+        f"no space left while copying to {target}",
+        hint="make room there (`stackward prune --replaced` if it is BACKUP_ROOT)",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,8 +144,8 @@ def steps(appliance: Appliance, wanted: Wanted, *, dry_run: bool = False) -> lis
     return [step for yes, step in chosen if yes]
 
 
-def prune_step(appliance: Appliance, *, dry_run: bool = False, gone: bool = False) -> Step:
-    """Retention; `gone`: also for stacks that are no longer there."""
+def prune_step(appliance: Appliance, *, dry_run: bool = False, gone: bool = False, replaced: bool = False) -> Step:
+    """Retention; `gone`: also for stacks that are no longer there; `replaced`: also what was replaced just now."""
 
     def work(context: RunContext) -> JobResult:
         return prune.run(
@@ -157,6 +157,7 @@ def prune_step(appliance: Appliance, *, dry_run: bool = False, gone: bool = Fals
             progress=context.progress,
             dry_run=dry_run,
             gone=gone,
+            replaced=replaced,
         )
 
     return Step("prune", work, WRITES_BACKUPS, needs="backup-data")

@@ -64,7 +64,7 @@ def _space(facts: Facts) -> Iterator[Finding]:
         yield error(
             "space",
             f"{format_bytes(free)} free in BACKUP_ROOT, {least} are the least",
-            "make room (stackward prune; backups that others replaced go after 24 hours), or lower STACKWARD_MINIMUM_FREE",
+            "make room (`stackward prune --replaced`), or lower STACKWARD_MINIMUM_FREE",
         )
     backed_up = {s for a in catalog.catalog(settings) if a.kind is ArtifactKind.DATA for s in a.stacks}
     stacks = facts.discovery.stacks if facts.discovery else ()

@@ -156,7 +156,7 @@ def _spaces(settings: Settings, conditions: dict[str, str]) -> tuple[SpaceFacts,
     if free < settings.minimum_free_bytes:
         conditions["the room in BACKUP_ROOT"] = (
             f"BACKUP_ROOT has {format_bytes(free)} free, {format_bytes(settings.minimum_free_bytes)} are the least:"
-            " backups are refused. Next: `stackward prune`"
+            " backups are refused. Next: `stackward prune --replaced`"
         )
     return (SpaceFacts(BACKUP_ROOT, free, found.f_blocks * found.f_frsize, settings.minimum_free_bytes),)
 
