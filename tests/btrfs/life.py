@@ -18,14 +18,10 @@ _NAMES = (b"a", b"b", b"cache", b"keep.tmp", b"new\nline", b"\xff\xfe", b"-rf", 
 class Life:
     """Operations on what is below `root`, chosen by dice; what is impossible just then is left out."""
 
-    def __init__(self, root: Path, seed: int, *, of_extents: bool = False, times_tell: bool = False) -> None:
-        """With `of_extents`, its files are also changed in the ways that only extents tell of.
-
-        With `times_tell`, whatever is written has a new modification time, by which a full scan finds it.
-        """
+    def __init__(self, root: Path, seed: int, *, of_extents: bool = False) -> None:
+        """With `of_extents`, its files are also changed in the ways that only extents tell of."""
         self._root = os.fsencode(root)
-        operations = _OPERATIONS + (_OF_EXTENTS if of_extents else ())
-        self._operations = [one for one in operations if not (times_tell and one is Life.write_behind_its_time)]
+        self._operations = _OPERATIONS + (_OF_EXTENTS if of_extents else ())
         self._dice = random.Random(seed)
 
     def go_on(self, steps: int) -> None:

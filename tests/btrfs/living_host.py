@@ -140,8 +140,7 @@ class Lives:
         (tree.path / "ballast").mkdir()
         for number in range(BALLAST):
             (tree.path / f"ballast/{number}").write_text(f"{tree.mount_name} {number}")
-        on_volume = tree.path.is_relative_to(host.settings.volume)
-        return Life(tree.path / "life", seed, of_extents=on_volume, times_tell=True)
+        return Life(tree.path / "life", seed, of_extents=tree.path.is_relative_to(host.settings.volume))
 
 
 def change_large(dice: random.Random, path: Path) -> None:

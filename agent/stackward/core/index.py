@@ -54,6 +54,7 @@ class StackEntry:
     standstill_seconds: float | None = None
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    began: str = ""  # when its copying began, as `at`: whatever changed in its trees since has a later ctime
     incomplete: str = ""  # why it may lack trees that the stack has; it is never the backup that others may go for
 
     @property

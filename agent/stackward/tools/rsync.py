@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def copy(
         bytes_changed=found["bytes_changed"],
         vanished=done.returncode == _VANISHED,
     )
+
+
+def copy_named(source: Path, target: Path, paths: Collection[bytes], *options: str) -> int:
+    """Copy what is at these paths (relative to both), directories without what is in them. Returns how many bytes it wrote.
+
+    Raises:
+        DiskFullError, CommandError: not all of it is copied.
+    """
+    if not paths:
+        return 0
+    with tempfile.NamedTemporaryFile(prefix="stackward-") as names:
+        names.write(b"".join(b"./" + path + b"\0" for path in sorted(paths)))
+        names.flush()
+        extra = (f"--files-from={names.name}", "--from0", *options)
+        return copy(source, target, delete=False, extra=extra).bytes_changed
 
 
 def _latest_progress(chunk: bytes) -> re.Match[bytes] | None:

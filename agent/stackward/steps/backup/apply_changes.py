@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -101,7 +100,8 @@ def copy_unseen(changes: Changes, source: Path, subvolume: Path, target: Path, b
     touched = {*changes.content, *changes.extents, *_renamed(changes, here, ())}
     unseen = {path for path in touched if path and _is_file_of_both(there, last, path) and status_of(here, path)}
     others = {name for path in unseen for name in _other_names(source, subvolume, path)}
-    _copy(source, target, unseen | {name for name in others if status_of(there, name)}, "--ignore-times")
+    unseen |= {name for name in others if status_of(there, name)}
+    rsync.copy_named(source, target, unseen, "--ignore-times")
 
 
 def _is_file_of_both(root: bytes, other: bytes, path: bytes) -> bool:
@@ -277,26 +277,14 @@ def _copy_content(source: Path, target: Path, paths: AbstractSet[bytes], digests
         else:
             digests[path], size = direct_copy.copy_file(here + b"/" + path, there + b"/" + path)
             written += size
-    return written + _copy(source, target, others, "--ignore-times")
+    return written + rsync.copy_named(source, target, others, "--ignore-times")
 
 
 def _copy_attributes(source: Path, target: Path, paths: AbstractSet[bytes]) -> int:
     """Give what is there its attributes, directories last: what is done in one changes its time."""
     here, there = os.fsencode(source), os.fsencode(target)
     plain = {path for path in paths if _is_plain(here, path)}
-    written = _copy(source, target, paths - plain)
+    written = rsync.copy_named(source, target, paths - plain)
     for path in sorted(plain, reverse=True):
         direct_copy.take_attributes(_joined(here, path), _joined(there, path))
     return written
-
-
-def _copy(source: Path, target: Path, paths: AbstractSet[bytes], *more: str) -> int:
-    """Have rsync copy these paths, directories without what is in them. Returns how many bytes it wrote."""
-    if not paths:
-        return 0
-    with tempfile.NamedTemporaryFile(prefix="stackward-") as names:
-        names.write(b"".join(b"./" + path + b"\0" for path in sorted(paths)))
-        names.flush()
-        extra = (f"--files-from={names.name}", "--from0", *more)
-        transfer = rsync.copy(source, target, delete=False, extra=extra)
-    return transfer.bytes_changed

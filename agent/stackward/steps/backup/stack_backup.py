@@ -88,6 +88,7 @@ class _Work:
     """What is found out while a stack is backed up."""
 
     warnings: list[str]
+    began: str
     trees: dict[str, TreeCopy] = field(default_factory=dict)  # by their path in the backup
     dumps: tuple[DumpEntry, ...] = ()
     at: datetime = field(default_factory=lambda: datetime.min.replace(tzinfo=UTC))
@@ -104,6 +105,7 @@ def back_up(
         DockerUnavailableError: `means.docker` is None, and what runs may be writing.
         StackwardError, OSError: the part is not whole and must not be published.
     """
+    began = means.now()
     trees, warnings = _present(stack, last)
     chosen = sources.plan(trees, means.settings.volume if means.snapshots else Path("/nonexistent"), means.mounts)
     quiesce.require_known(means.docker, stack, chosen.one_snapshot, trees)
@@ -112,7 +114,7 @@ def back_up(
         _hold_volumes(means, stack, trees, held)
         if not accepted:
             _guard(trees, last, means.settings.shrink_limit)
-        work = _Work(warnings)
+        work = _Work(warnings, began=began.astimezone(UTC).isoformat())
         with hooks.around(means.docker, means.undo, stack) as hook_warnings:
             means.reach("data-hooked")
             _dump(means, stack, day, work)
@@ -234,9 +236,15 @@ def _copy(
         before=before,
         patterns=tree_backup.left_out(source.tree, stack, means.settings.volume),
         full_scan=means.full_scan,
+        since=_began(base),
         on_progress=advance,
         on_scan=lambda: means.progress.step(step, total_bytes=_expected_bytes(means, stack, source.tree, before)),
     )
+
+
+def _began(base: Base | None) -> float | None:
+    """When the copying for the last backup began; an older version did not write it down."""
+    return datetime.fromisoformat(base.entry.began).timestamp() if base and base.entry.began else None
 
 
 def _expected_bytes(means: Means, stack: Stack, tree: Tree, before: TreeEntry | None) -> int | None:
@@ -287,6 +295,7 @@ def _finish(
         standstill_seconds=round(work.standstill_seconds, 3),
         warnings=tuple(work.warnings),
         versions={"stackward": __version__},
+        began=work.began,
         incomplete="" if stack.resolved else "its compose file could not be read",
     )
     counts = Counts(

@@ -56,12 +56,13 @@ def copy(
     before: TreeEntry | None,
     patterns: Sequence[str],
     full_scan: bool,
+    since: float | None,
     on_progress: Callable[[int, int], None],
     on_scan: Callable[[], None] = lambda: None,
 ) -> TreeCopy:
     """Make the day's part of the tree equal to `read_from`, which is in `snapshot` or, where that is None, live.
 
-    `nested`: there are subvolumes in the tree's.
+    `nested`: there are subvolumes in the tree's. `since` is when the copying for `base` began, in seconds since the epoch.
     `on_scan` is called before all of it is looked at; only then `on_progress` is, with bytes and files so far.
 
     Raises:
@@ -87,9 +88,12 @@ def copy(
     on_scan()
     known = (before.files, before.bytes) if before is not None else (0, 0)
     transfer = copying.first_pass(day, read_from, relative, base, rsync_filters(patterns), on_progress, known)
+    place = day.place(relative)
+    if found is None and base is not None and since is not None:
+        copying.copy_touched(read_from, place, None if elsewhere else base / relative, since)
     if found is not None and snapshot is not None and base is not None:
         try:
-            apply_changes.copy_unseen(found, read_from, snapshot, day.place(relative), base / relative)
+            apply_changes.copy_unseen(found, read_from, snapshot, place, base / relative)
         except ValueError as error:  # a file has more names than the kernel tells at once
             whys.append(f"what changed behind an unchanged time could not be copied: {error}")
     return TreeCopy(transfer, "; ".join(filter(None, whys)))
