@@ -6,13 +6,12 @@ the lock named by its id: a run that began, did not end and whose lock is free w
 
 from __future__ import annotations
 
-import errno
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackward.core.errors import ExitCode, Interrupted, StackwardError
+from stackward.core.errors import NO_ROOM, ExitCode, Interrupted, StackwardError
 from stackward.core.model import JobResult, Outcome, display
 from stackward.core.progress import Silent
 from stackward.store import INTERRUPTED, Store, new_run_id
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from stackward.tools.locks import Holder, Locks
 
 _LOG = logging.getLogger(__name__)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 DRY_RUN = "dry-run"
 CHANGE = "change"  # the trigger of a run that something which happened asked for
 
@@ -221,7 +219,7 @@ def _guarded(job: str, work: Callable[[RunContext], JobResult], context: RunCont
         reasons = (error.message, f"HINT: {error.hint}") if error.hint else (error.message,)
         return JobResult(Outcome.FAILED, reasons, exit_code=error.exit_code)
     except Exception as error:  # noqa: BLE001 - the promise of this module: no job's mistake ends the chain or goes unrecorded
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             where = f": {display(error.filename)}" if isinstance(error.filename, str) else ""
             return JobResult(
                 Outcome.FAILED,

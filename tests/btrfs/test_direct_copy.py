@@ -88,7 +88,7 @@ def test_a_directory_gets_its_attributes_and_loses_others(one: Path, btrfs_root:
     os.setxattr(source, "trusted.note", b"x")
     os.chmod(source, 0o3771)
     os.utime(source, ns=(5, 5))
-    direct_copy.make_directory(os.fsencode(target))
+    target.mkdir(mode=0o700)
     os.setxattr(target, "user.stale", b"x")
     direct_copy.take_attributes(os.fsencode(source), os.fsencode(target))
     assert everything_of(target) == everything_of(source)

@@ -65,7 +65,7 @@ def test_list_says_nothing_of_a_backup_that_was_said_of_another_of_its_name(host
     with open_in(host / "state", NOW) as store:
         for made, at in (("before", NOW - timedelta(hours=2)), ("since", NOW)):
             store.record_drill("shop", at, Outcome.OK, "data-2026-11-02")
-            store.record_verified("data-2026-11-02", at, Outcome.FAILED, 3)
+            store.record_verified("data-2026-11-02", at, Outcome.FAILED, 3, ["shop"])
             day = called(capsys, "list", "shop")[1][0]
             assert bool(day["booted_at"]) == (made == "since")
             assert (day["damaged"], day["damaged_before"]) == {"before": (None, 3), "since": (3, 0)}[made]

@@ -88,7 +88,7 @@ def test_a_stack_leaves_a_day_that_another_still_needs_and_the_rest_verifies(set
 def test_the_last_good_backup_of_a_stack_stays_whatever_its_age(settings, store):
     old = day(settings, 400, "shop")
     newer_but_damaged = day(settings, 300, "shop")
-    store.record_verified(newer_but_damaged.name, NOW, Outcome.FAILED, 1)
+    store.record_verified(newer_but_damaged.name, NOW, Outcome.FAILED, 1, [""])
 
     run(settings, store, stack("shop"))
 

@@ -121,6 +121,7 @@ def test_a_history_of_before_becomes_series(tmp_path, store, opened):
     with sqlite3.connect(tmp_path / "s.sqlite") as raw:
         for table in ("latest", "run_total", "alert", "notice"):
             raw.execute(f"DROP TABLE {table}")
+        raw.execute("ALTER TABLE verified DROP COLUMN stacks")
         raw.execute("PRAGMA user_version = 1")
     raw.close()
     found = opened().facts()

@@ -140,12 +140,12 @@ def test_old_history_goes_but_what_status_needs_stays(store):
 def test_names_survive_byte_for_byte(store):
     store.remember_opted_in(ODD, NOON)
     store.hold(ODD, ODD, "shrank", NOON)
-    store.record_verified(ODD, NOON, Outcome.FAILED, 4)
+    store.record_verified(ODD, NOON, Outcome.FAILED, 4, [ODD])
 
     assert store.was_opted_in(ODD)
     assert store.opted_in() == {ODD}
     assert store.holds()[ODD].tree == ODD
-    assert store.verified()[ODD].damaged == 4
+    assert (store.verified()[ODD].damaged, store.verified()[ODD].stacks) == (4, {ODD})
 
 
 def test_what_was_opted_in_stays_until_forgotten(store):
@@ -172,8 +172,8 @@ def test_a_hold_stays_until_it_is_accepted_or_released(store):
 
 
 def test_verification_is_the_latest_said(store):
-    store.record_verified("data-2026-11-21", NOON, Outcome.OK, 0)
-    store.record_verified("data-2026-11-21", later(1), Outcome.FAILED, 2)
+    store.record_verified("data-2026-11-21", NOON, Outcome.OK, 0, [])
+    store.record_verified("data-2026-11-21", later(1), Outcome.FAILED, 2, ["a", "b"])
     verified = store.verified()["data-2026-11-21"]
     assert (verified.at, verified.outcome, verified.damaged) == (later(1), Outcome.FAILED, 2)
     store.copy_verified("data-2026-11-21", "data-2026-11-21.replaced-20261121_030000")

@@ -14,7 +14,7 @@ from stackward.core.progress import Silent
 from stackward.jobs import verify
 from stackward.steps.catalog import Artifact
 from stackward.steps.verification import Fault, check
-from stackward.store import Store
+from stackward.store import Store, is_damaged
 from stackward.tools.locks import Locks
 from unit.backups import (
     config_backup,
@@ -101,7 +101,12 @@ def test_each_damaged_missing_and_surplus_file_is_named_and_its_stack_fails(sett
     assert result.reasons == ("data-2026-11-03: 1 damaged, 2 missing, 1 surplus",)
     assert {s.stack: s.outcome for s in result.stacks} == {"shop": Outcome.FAILED, "wiki": Outcome.OK}
     said = store.verified()["data-2026-11-03"]
-    assert (said.damaged, said.is_bad_for("shop"), said.is_bad_for("wiki")) == (4, True, False)
+    assert (said.damaged, is_damaged(said), is_damaged(said, "shop"), is_damaged(said, "wiki")) == (
+        4,
+        True,
+        True,
+        False,
+    )
 
 
 def test_a_tree_without_files_is_missed_too(settings, store):
@@ -126,7 +131,7 @@ def test_a_manifest_with_a_line_that_is_none_is_damage_and_the_rest_is_still_com
         ("surplus", "shop/a"),
         ("damaged", "shop/b"),
     }
-    assert store.verified()["data-2026-11-03"].is_bad_for("some other stack")
+    assert is_damaged(store.verified()["data-2026-11-03"], "some other stack")
 
 
 @pytest.mark.parametrize("prefix", [b"", b"./", "absolute"])

@@ -57,7 +57,7 @@ def test_each_stack_has_its_verdict_in_a_word(host):
 def test_backups_are_counted_and_damage_too(host):
     (host.settings.backup_root / "configs-20261121_020000.tar.gz").write_bytes(b"12345")
     (host.settings.backup_root / "configs-20261120_020000.tar.gz").write_bytes(b"123")
-    host.store.record_verified("configs-20261121_020000.tar.gz", NOW, Outcome.FAILED, 1)
+    host.store.record_verified("configs-20261121_020000.tar.gz", NOW, Outcome.FAILED, 1, [""])
     view = seen(host).view
     config = next(one for one in view.backups if one.kind == "config")
     assert (config.count, config.size_bytes, view.damaged) == (2, 3, 1)

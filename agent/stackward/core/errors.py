@@ -5,7 +5,10 @@ A message says what failed, on what and why; `hint` says what to do about it.
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # what the system says then
 
 
 class ExitCode(IntEnum):
@@ -43,6 +46,15 @@ class DamageError(StackwardError):
     """A backup is not what its checksums say."""
 
     exit_code = ExitCode.DAMAGED
+
+
+class DiskFullError(StackwardError):
+    """A target has no room left; what was copied so far is unusable."""
+
+    @classmethod
+    def at(cls, target: str) -> DiskFullError:
+        hint = "make room there (`stackward prune --replaced` if it is BACKUP_ROOT)"
+        return cls(f"no space left while copying to {target}", hint=hint)
 
 
 class RefusedError(StackwardError):

@@ -6,7 +6,6 @@ they get it, so whatever is listed is whole.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from typing import IO, Any
 
 from stackward.config import Settings
 from stackward.core.artifacts import CHECKSUM_SUFFIX, INCOMING_PREFIX, config_name, parse_name, secrets_name
-from stackward.core.errors import StackwardError
+from stackward.core.errors import NO_ROOM, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
 from stackward.steps import backup_root
@@ -178,7 +177,7 @@ def _publish(settings: Settings, name: str, sha256: str) -> None:
 
 
 def _unwritable(backup_root: Path, error: OSError) -> StackwardError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in NO_ROOM
     return StackwardError(
         f"BACKUP_ROOT {display(backup_root)} cannot be written to: {error.strerror}",
         hint="make room (`stackward prune --replaced`)" if full else "look for disk errors in the kernel's log",

@@ -26,7 +26,7 @@ from stackward.steps.backup import backup_plan, sources
 from stackward.steps.backup import day as days
 from stackward.steps.backup.stack_backup import Base, LostTreeError, Means, Part, back_up
 from stackward.steps.undo import Undo
-from stackward.store import Store
+from stackward.store import Store, is_damaged
 from stackward.tools import filesystem
 from stackward.tools.docker import Docker
 
@@ -96,20 +96,20 @@ def run(
 
 def make_plan(settings: Settings, store: Store, stacks: Sequence[Stack], only: Sequence[str], now: datetime) -> Plan:
     name = artifacts.data_name(now)
-    damaged = {artifact for artifact, seen in store.verified().items() if seen.damaged}
+    seen = store.verified()
     listed = [
         artifact
         for artifact in catalog.catalog(settings)
         if artifact.kind is artifacts.ArtifactKind.DATA and artifact.index is not None
     ]
-    usable = [artifact for artifact in listed if artifact.name.name not in damaged]
+    usable = [artifact for artifact in listed if not is_damaged(seen.get(artifact.name.name))]
     make, skip = _chosen(stacks, only)
     bases: dict[str, Base] = {}
     last: dict[str, StackEntry] = {}
     for artifact in listed:
         for stack_name, entry in (artifact.index.stacks if artifact.index else {}).items():
             last.setdefault(stack_name, entry)
-            if artifact.name.name not in damaged:
+            if not is_damaged(seen.get(artifact.name.name), stack_name):
                 bases.setdefault(stack_name, Base(artifact.path, entry))
     today = next((artifact.index for artifact in listed if artifact.name.name == name), None)
     return Plan(
@@ -277,8 +277,7 @@ def _publish(means: Means, store: Store, plan: Plan, day: days.Day, done: _Run, 
         store.copy_verified(plan.name, replaced)
 
     days.publish(day, plan.name, index, sections, now, means.reach, replacing=replacing)
-    if not carried:  # otherwise damage that was found may be in it still
-        store.forget_verified(plan.name)
+    store.narrow_verified(plan.name, carried)  # damage that was found may be in it still
     newest = {**plan.newest, **{name: part.entry for name, part in done.parts.items()}}
     done.snapshots.clear()
     if means.snapshots and filesystem.free_bytes(means.snapshots) >= means.settings.minimum_free_bytes:

@@ -22,7 +22,7 @@ from stackward.steps import backup_root, catalog, crashpoints
 from stackward.steps.backup import day
 from stackward.steps.catalog import Artifact
 from stackward.steps.restore import kept
-from stackward.store import Store
+from stackward.store import Store, Verified, is_damaged
 
 KEPT_AT_LEAST = timedelta(hours=24)  # also what another backup of the day replaced
 KEEP_LABEL = "stackward.backup.keep"
@@ -55,8 +55,13 @@ class Facts:
     keep_by_stack: dict[str, Keep | str]  # a rule, or why there is none and so everything stays
     keep_default: Keep
     held: dict[str, str]  # stack: why its backups must stay
-    damaged: frozenset[str]  # artifacts that the last verify found damaged
+    said: dict[str, Verified]  # what verify last said of an artifact, by its name
     replaced_for: timedelta = KEPT_AT_LEAST  # how long what another backup of the day replaced stays
+
+    def is_good(self, artifact: Artifact, stack: str) -> bool:
+        """Whether nothing is known against it or, with `stack`, against what it holds of that."""
+        damaged = is_damaged(self.said.get(artifact.name.name), stack)
+        return not damaged and not artifact.problem and not artifact.incomplete(stack)
 
 
 def run(
@@ -152,7 +157,7 @@ def _by_rule(artifacts: Sequence[Artifact], stack: str, facts: Facts, rule: Keep
         retention.Item(
             key=key,
             when=artifact.at(stack),
-            good=key not in facts.damaged and not artifact.problem and not artifact.incomplete(stack),
+            good=facts.is_good(artifact, stack),
             pinned="less than 24 hours old" if now - artifact.at(stack) < KEPT_AT_LEAST else "",
             held=facts.held.get(stack, "") if stack else "",
         )
@@ -171,8 +176,7 @@ def _by_rule(artifacts: Sequence[Artifact], stack: str, facts: Facts, rule: Keep
 def _of_replaced(artifact: Artifact, days: Sequence[Artifact], facts: Facts, now: datetime) -> Verdict:
     replaced_at = artifact.name.replaced_at
     assert replaced_at is not None
-    good = [d for d in days if d.name.name not in facts.damaged and not d.problem]
-    last = [stack for stack in artifact.stacks if not any(stack in d.stacks for d in good)]
+    last = [s for s in artifact.stacks if not any(s in d.stacks and facts.is_good(d, s) for d in days)]
     held = [stack for stack in artifact.stacks if stack in facts.held]
     if last:
         reason = f"the last good backup of {', '.join(map(display, last))}"
@@ -217,7 +221,7 @@ def _facts(
         keep_by_stack=rules,
         keep_default=settings.keep,
         held={name: hold.reason for name, hold in store.holds().items()},
-        damaged=frozenset(name for name, last in store.verified().items() if last.outcome is Outcome.FAILED),
+        said=store.verified(),
     )
 
 

@@ -127,8 +127,8 @@ def _delete_all(
             gone = snapshots.delete(
                 one.path, volume=settings.volume, mounted=snapshots.mounted_by(docker), wait_seconds=left
             )
-        except (CommandError, OSError) as error:
-            notes.append(f"{one.name} could not be deleted: {getattr(error, 'stderr_tail', '') or error}")
+        except CommandError as error:
+            notes.append(f"{one.name} could not be deleted: {error.stderr_tail or error.message}")
             continue
         details["removed"].append(one.name)
         if note := _told(one.name, gone):

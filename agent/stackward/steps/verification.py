@@ -23,7 +23,7 @@ from stackward.core.artifacts import MANIFEST, ArtifactKind
 from stackward.core.model import Outcome, display
 from stackward.core.progress import Progress
 from stackward.steps.catalog import Artifact
-from stackward.tools import manifest, process
+from stackward.tools import filesystem, manifest, process
 
 NAMED = 10_000  # findings beyond this many are counted, not named
 _THREADS = 2
@@ -187,7 +187,7 @@ def _walk(root: bytes, only: Sequence[bytes] | None) -> Iterator[bytes]:
             yield start
             continue
         parents = [start + b"/" if start else b""]
-        todo = [iter(_sorted_entries(root + b"/" + start))]
+        todo = [iter(filesystem.sorted_entries(root + b"/" + start))]
         while todo:
             entry = next(todo[-1], None)
             if entry is None:
@@ -196,7 +196,7 @@ def _walk(root: bytes, only: Sequence[bytes] | None) -> Iterator[bytes]:
                 continue
             path = parents[-1] + entry.name
             if entry.is_dir(follow_symlinks=False):
-                todo.append(iter(_sorted_entries(entry.path)))
+                todo.append(iter(filesystem.sorted_entries(entry.path)))
                 parents.append(path + b"/")
             elif entry.is_file(follow_symlinks=False) and path != own:
                 yield path
@@ -207,14 +207,6 @@ def _mode(path: bytes) -> int:
         return os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return 0
-
-
-def _sorted_entries(directory: bytes) -> list[os.DirEntry[bytes]]:
-    try:
-        with os.scandir(directory) as entries:
-            return sorted(entries, key=lambda e: e.name + b"/" if e.is_dir(follow_symlinks=False) else e.name)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 def _merge(lines: Iterator[manifest.Line], files: Iterator[bytes]) -> Iterator[tuple[bytes, str | None, bool]]:

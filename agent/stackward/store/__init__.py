@@ -15,7 +15,7 @@ from stackward.core.model import Outcome
 from stackward.store.alerts import Alerts
 from stackward.store.database import blob, name_of, stamp
 from stackward.store.drills import Drill, Drills
-from stackward.store.rows import Hold, RunRow, Verified
+from stackward.store.rows import Hold, RunRow, Verified, is_damaged
 from stackward.store.runs import INTERRUPTED, RUN_ID, RunLog, new_run_id
 from stackward.store.series import Series
 from stackward.store.wishes import Wishes
@@ -30,6 +30,7 @@ __all__ = [
     "RunRow",
     "Store",
     "Verified",
+    "is_damaged",
     "locks_in",
     "new_run_id",
     "open_in",
@@ -90,7 +91,7 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
         return datetime.fromisoformat(rows[0]["at"]) if rows else None
 
     def record_verified(
-        self, artifact: str, at: datetime, outcome: Outcome, damaged: int, stacks: Iterable[str] = ("",)
+        self, artifact: str, at: datetime, outcome: Outcome, damaged: int, stacks: Iterable[str]
     ) -> None:
         """`damaged` counts files, `stacks` are those they belong to ("": at least one belongs to none)."""
         with self._writing() as connection:
@@ -103,6 +104,16 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
         """The backup is gone, or was made anew: what was said of it no longer holds."""
         with self._writing() as connection:
             connection.execute("DELETE FROM verified WHERE artifact = ?", (blob(artifact),))
+
+    def narrow_verified(self, artifact: str, stacks: Iterable[str]) -> None:
+        """Of the backup only the parts of these stacks are still what was read: of the others nothing was said."""
+        said = self.verified().get(artifact)
+        if said is not None:
+            left = said.stacks & {*stacks, ""}
+            if said.outcome is Outcome.FAILED and left:
+                self.record_verified(artifact, said.at, said.outcome, said.damaged, left)
+            else:
+                self.forget_verified(artifact)
 
     def copy_verified(self, artifact: str, to: str) -> None:
         """What was said of `artifact` holds for `to` as well, if anything was."""

@@ -60,11 +60,14 @@ class Verified:
     at: datetime
     outcome: Outcome
     damaged: int
-    stacks: frozenset[str] = frozenset()
+    stacks: frozenset[str]
 
-    def is_bad_for(self, stack: str) -> bool:
-        """Whether what the backup holds of the stack is damaged, or may be."""
-        return self.outcome is Outcome.FAILED and bool({stack, ""} & self.stacks)
+
+def is_damaged(said: Verified | None, stack: str = "") -> bool:
+    """Whether something of the backup is damaged, or with `stack`, what it holds of that, or may be; None: never read."""
+    if said is None or said.outcome is not Outcome.FAILED:
+        return False
+    return not stack or bool({stack, ""} & said.stacks)
 
 
 def run_row(row: sqlite3.Row) -> RunRow:

@@ -1,6 +1,6 @@
-"""The `btrfs` command, and what the kernel tells at once. Paths are directories that this process sees.
+"""What Btrfs does and knows, by the `btrfs` command or from the kernel. Paths are directories that this process sees.
 
-Errors of the command are CommandError, those of the kernel OSError.
+Errors are CommandError, also those of the ioctls that are used where starting the command would take too long.
 """
 
 from __future__ import annotations
@@ -23,16 +23,28 @@ _LISTED = re.compile(rb"ID (\d+) gen \d+ (?:cgen \d+ )?parent (\d+) top level \d
 
 # linux/btrfs.h: struct btrfs_ioctl_ino_path_args, struct btrfs_data_container (its values are offsets to names)
 _IOC_INO_PATHS = 0xC0389423
-_IOC_INO_LOOKUP = 0xD0009412  # struct btrfs_ioctl_ino_lookup_args: tree, object, name
-_IOC_SUBVOL_GETFLAGS = 0x80089419
-_INO_LOOKUP = struct.Struct("=QQ4080x")
-_FLAGS = struct.Struct("=Q")
-_FIRST_OBJECT = 256  # BTRFS_FIRST_FREE_OBJECTID: the root directory of every subvolume
-_SUBVOL_RDONLY = 1 << 1
 _INO_PATHS = struct.Struct("=QQQQQQQ")
 _CONTAINER = struct.Struct("=IIII")
 _STUB_INODE = 2  # BTRFS_EMPTY_SUBVOL_DIR_OBJECTID
 _ANSWER_BYTES = 4096  # the most that the kernel fills
+
+
+# struct btrfs_ioctl_ino_lookup_args: tree, object, name
+_IOC_INO_LOOKUP = 0xD0009412
+_INO_LOOKUP = struct.Struct("=QQ4080x")
+
+_IOC_SUBVOL_GETFLAGS = 0x80089419
+_FLAGS = struct.Struct("=Q")
+_SUBVOL_RDONLY = 1 << 1
+
+
+class UntoldError(process.CommandError):
+    """The kernel did not answer a question about a subvolume; it is no longer there, perhaps."""
+
+    def __init__(self, question: str, subvolume: Path, error: OSError) -> None:
+        super().__init__(
+            ["btrfs", question, subvolume], error.errno or 1, error.strerror or str(error), why="no answer"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +74,11 @@ def set_read_only(path: Path, *, read_only: bool) -> None:
 
 
 def is_read_only(path: Path) -> bool:
-    """Whether nobody can write to the subvolume. Raises OSError, also where `path` is none."""
-    (flags,) = _FLAGS.unpack(_asked(path, _IOC_SUBVOL_GETFLAGS, bytes(_FLAGS.size)))
+    """Whether nobody can write to the subvolume. Raises UntoldError, also where `path` is none."""
+    try:
+        (flags,) = _FLAGS.unpack(_asked(path, _IOC_SUBVOL_GETFLAGS, bytes(_FLAGS.size)))
+    except OSError as error:
+        raise UntoldError("is read-only", path, error) from error
     return bool(flags & _SUBVOL_RDONLY)
 
 
@@ -106,8 +121,13 @@ def _listed(subvolume: Path, *options: str) -> dict[int, tuple[int, bytes]]:
 
 
 def identifier_of(subvolume: Path) -> int:
-    """The subvolume's number, unique in its file system for all time. Raises OSError."""
-    return int(_INO_LOOKUP.unpack(_asked(subvolume, _IOC_INO_LOOKUP, _INO_LOOKUP.pack(0, _FIRST_OBJECT)))[0])
+    """The subvolume's number, unique in its file system for all time. Raises UntoldError."""
+    question = _INO_LOOKUP.pack(0, filesystem.SUBVOLUME_INODE)
+    try:
+        tree, _ = _INO_LOOKUP.unpack(_asked(subvolume, _IOC_INO_LOOKUP, question))
+    except OSError as error:
+        raise UntoldError("identifier", subvolume, error) from error
+    return int(tree)
 
 
 def wait_until_cleaned(volume: Path, identifiers: Sequence[int], *, time_limit_seconds: float) -> bool:
@@ -214,8 +234,6 @@ def _asked(directory: Path, request: int, question: bytes) -> bytes:
     answer = bytearray(question)
     try:
         fcntl.ioctl(descriptor, request, answer)
-    except OSError as error:
-        raise OSError(error.errno, os.strerror(error.errno or 0), str(directory)) from error
     finally:
         os.close(descriptor)
     return bytes(answer)

@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from stackward.core.errors import NO_ROOM, DiskFullError
+from stackward.core.model import display
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -26,8 +29,7 @@ _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 _FICLONERANGE = 0x4020940D  # linux/fs.h: struct file_clone_range: source, offset, length, offset in the target
 _CLONE_RANGE = struct.Struct("=qQQQ")
-_UNCLONABLE = (errno.EINVAL, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY, errno.ETXTBSY)
-_SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: the root directory of every subvolume
+SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: the root directory of every subvolume
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 REMOTE_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "ceph", "9p"})
@@ -84,13 +86,26 @@ def is_on_btrfs(path: Path) -> bool:
     return mount_of(Path(os.path.realpath(path)), mounts()).type == "btrfs"
 
 
+@contextmanager
+def named(path: bytes) -> Iterator[None]:
+    """Errors that name nothing (of what is done by descriptor) name the path; DiskFullError where there is no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise DiskFullError.at(display(os.fsdecode(path))) from error
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
+
+
 def is_subvolume(path: Path) -> bool:
     """Whether an existing directory is the root of a Btrfs subvolume."""
     try:
         found = os.lstat(path)
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_ino == _SUBVOLUME_INODE and is_on_btrfs(path)
+    return stat.S_ISDIR(found.st_mode) and found.st_ino == SUBVOLUME_INODE and is_on_btrfs(path)
 
 
 def free_bytes(path: Path) -> int:
@@ -138,13 +153,11 @@ def punch_hole(descriptor: int, offset: int, size: int) -> None:
 def clone_range(source: int, start: int, size: int, target: int, offset: int) -> bool:
     """Let a range of the open file `target` share its blocks with one of `source`, ioctl_ficlonerange(2).
 
-    False where the file system cannot, or the range does not begin and end with blocks: then nothing has changed.
+    False where it does not, for whatever reason: then the range is for the caller to write.
     """
     try:
         fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, start, size, offset))
-    except OSError as error:
-        if error.errno not in _UNCLONABLE:
-            raise
+    except OSError:
         return False
     return True
 
@@ -216,6 +229,15 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(os.fsencode(path))
     else:
         os.unlink(path)
+
+
+def sorted_entries(directory: bytes) -> list[os.DirEntry[bytes]]:
+    """What is in a directory, in the order of the bytes of the paths in and below it; nothing where it is gone."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda e: e.name + b"/" if e.is_dir(follow_symlinks=False) else e.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def count_files(path: Path, *, enough: int) -> int:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackward.core.errors import StackwardError
+from stackward.core.errors import DiskFullError
+from stackward.core.model import display
 from stackward.tools import process
 
 # Without --modify-window=-1 rsync compares whole seconds, and misses a page rewritten within the second of the last copy.
@@ -35,17 +36,6 @@ _STATISTICS = {
 }
 _ITEM = re.compile(rb"(\S{11}|\*deleting  ) (.*)")
 _ESCAPED = re.compile(rb"\\#([0-7]{3})")
-
-
-class DiskFullError(StackwardError):
-    """The target has no room left; what was copied so far is unusable."""
-
-
-def no_room(target: Path) -> DiskFullError:
-    return DiskFullError(
-        f"no space left while copying to {target}",
-        hint="make room there (`stackward prune --replaced` if it is BACKUP_ROOT)",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +191,7 @@ def _run(
             return once(time_limit_seconds and max(0.0, time_limit_seconds - (time.monotonic() - began)))
     except process.CommandError as error:
         if _OUT_OF_SPACE.search(error.stderr_tail):
-            raise no_room(target) from error
+            raise DiskFullError.at(display(target)) from error
         raise
 
 

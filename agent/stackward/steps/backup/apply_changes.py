@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,21 +69,22 @@ def apply(
         grown = sum(_size(here, path) - _size(there, path) for path in [*plan.content, *plan.in_place])
         try:
             written = _rewrite(changes, plan, here, there, digests)
-            # A new time alone makes rsync write a file anew: its other names would part from it.
-            attributes = _with_other_names(plan.attributes | digests.keys(), source, subvolume, rules)
+            attributes = _with_other_names(plan.attributes | set(plan.in_place), source, subvolume, rules)
             content = _with_other_names(plan.content, source, subvolume, rules)
             parted = {path for path in attributes if linked and _unlinked(there, path)}
             content, attributes = content | parted, attributes - parted
-            written += _copy_content(source, target, content - moved.aside.keys(), digests)
-            different = moved.place(here, there, digests)
-            written += _copy_content(source, target, different, digests)
+            written += direct_copy.copy(source, target, content - moved.aside.keys(), digests)
+            written += direct_copy.copy(source, target, moved.place(here, there, digests), digests)
             attributes |= {os.path.dirname(path) for path in [*content, *plan.gone]}
             attributes |= {path for path in content if _is_directory(here, path)} | moved.aside.keys()
             attributes = {path for path in attributes if status_of(here, path) is not None}
-            written += _copy_attributes(source, target, attributes)
+            written += direct_copy.copy_attributes(source, target, attributes)
         except BaseException:
-            for path in digests:  # a full scan would take them for files that were not written since the last backup
-                os.utime(there + b"/" + path)
+            for path in digests.keys() & set(
+                plan.in_place
+            ):  # a full scan would take them for files that nobody wrote to
+                with suppress(OSError):
+                    os.utime(there + b"/" + path)
             raise
     return Applied(sorted(content | attributes), plan.gone, digests, written, grown - plan.lost)
 
@@ -148,11 +150,18 @@ def _cleared(changes: Changes, here: bytes, there: bytes, rules: tuple[gitignore
             plan.content.update(_expanded(here, path, rules))
         elif old is not None and not linked and _goes_in_place(changes, path, new, old):
             plan.in_place.append(path)
-        elif (path in changes.content or path in changes.extents) and not stat.S_ISDIR(new.st_mode):
+        elif not stat.S_ISDIR(new.st_mode) and (
+            path in changes.content or path in changes.extents or old is None or _looks_written(new, old)
+        ):
             plan.content.add(path)
         else:
             plan.attributes.add(path)
     return plan
+
+
+def _looks_written(new: os.stat_result, old: os.stat_result) -> bool:
+    """Whether a full scan would copy it: what the account says of the content is trusted for less than that."""
+    return stat.S_ISREG(new.st_mode) and (new.st_size, new.st_mtime_ns) != (old.st_size, old.st_mtime_ns)
 
 
 def _goes_in_place(changes: Changes, path: bytes, new: os.stat_result, old: os.stat_result) -> bool:
@@ -191,6 +200,11 @@ def _joined(root: bytes, path: bytes) -> bytes:
     return root + b"/" + path if path else root
 
 
+def _is_directory(root: bytes, path: bytes) -> bool:
+    found = status_of(root, path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
 def _unlinked(root: bytes, path: bytes) -> bool:
     """Take away what is there, unless it is a directory or nothing."""
     found = status_of(root, path)
@@ -222,16 +236,17 @@ def _left_out(rules: tuple[gitignore.Rule, ...], path: bytes, is_directory: bool
 
 def _expanded(root: bytes, path: bytes, rules: tuple[gitignore.Rule, ...]) -> Iterator[bytes]:
     """A path and, where it is a directory, all that is in it."""
-    yield path
-    directory = _joined(root, path)
-    if not stat.S_ISDIR(os.lstat(directory).st_mode):
-        return
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            name = path + b"/" + entry.name if path else entry.name
-            if gitignore.decide(rules, name, is_directory=entry.is_dir(follow_symlinks=False)) is True:
-                continue
-            yield from _expanded(root, name, rules)
+    todo = [path]
+    while todo:
+        one = todo.pop()
+        yield one
+        if not stat.S_ISDIR(os.lstat(_joined(root, one)).st_mode):
+            continue
+        with os.scandir(_joined(root, one)) as entries:
+            for entry in entries:
+                name = _joined(one, entry.name) if one else entry.name
+                if gitignore.decide(rules, name, is_directory=entry.is_dir(follow_symlinks=False)) is not True:
+                    todo.append(name)
 
 
 def _with_other_names(
@@ -249,42 +264,3 @@ def _other_names(source: Path, subvolume: Path, path: bytes) -> Iterator[bytes]:
         for name in btrfs.names_of_inode(subvolume, found.st_ino):
             if source in name.parents:
                 yield os.fsencode(name.relative_to(source))
-
-
-def _is_directory(root: bytes, path: bytes) -> bool:
-    found = status_of(root, path)
-    return found is not None and stat.S_ISDIR(found.st_mode)
-
-
-def _is_plain(root: bytes, path: bytes) -> bool:
-    found = status_of(root, path)
-    return found is not None and direct_copy.is_plain(found)
-
-
-def _copy_content(source: Path, target: Path, paths: AbstractSet[bytes], digests: dict[bytes, str]) -> int:
-    """Copy what is at these paths, directories without what is in them, and without their attributes.
-
-    Files with several names, links and special files are for rsync. Returns how many bytes were written.
-    """
-    here, there = os.fsencode(source), os.fsencode(target)
-    written = 0
-    others = set()
-    for path in sorted(paths):
-        if not _is_plain(here, path):
-            others.add(path)
-        elif _is_directory(here, path):
-            direct_copy.make_directory(there + b"/" + path)
-        else:
-            digests[path], size = direct_copy.copy_file(here + b"/" + path, there + b"/" + path)
-            written += size
-    return written + rsync.copy_named(source, target, others, "--ignore-times")
-
-
-def _copy_attributes(source: Path, target: Path, paths: AbstractSet[bytes]) -> int:
-    """Give what is there its attributes, directories last: what is done in one changes its time."""
-    here, there = os.fsencode(source), os.fsencode(target)
-    plain = {path for path in paths if _is_plain(here, path)}
-    written = rsync.copy_named(source, target, paths - plain)
-    for path in sorted(plain, reverse=True):
-        direct_copy.take_attributes(_joined(here, path), _joined(there, path))
-    return written

@@ -87,7 +87,7 @@ def _doubt(
         base.tree(str(source.tree.artifact_path)) if base else None,
         tree_backup.left_out(source.tree, stack, settings.volume),
         elsewhere=base is not None and day_base != base.path and filesystem.is_on_btrfs(settings.backup_root),
-        nested=chosen.is_nested(source),
+        nested=chosen.has_nested(source),
     )
 
 

@@ -13,9 +13,12 @@ from stackward.tools import manifest
 
 
 def section(
-    day: Day, part: str, base: Path, lines: manifest.Sorted, applied: Applied
+    day: Day, part: str, base: Path, lines: manifest.Sorted, files_before: int, applied: Applied
 ) -> tuple[manifest.Section, int, int]:
-    """The part's lines: the last backup's, but for what was applied. Returns them, how many they are, and how many are new."""
+    """The part's lines: the last backup's (`files_before`), but for what was applied.
+
+    Returns them, how many they are, and how many are new.
+    """
     prefix = os.fsencode(part)
     edits: list[_Edit] = []
     for path in applied.gone:
@@ -26,8 +29,8 @@ def section(
         if path in applied.digests or (path and _is_new(day, base, lines, name)):
             digest = applied.digests.get(path) or manifest.hash_file(os.fsencode(day.path) + b"/" + name)
             edits.append(_Edit(name, name + b"\0", manifest.format_line(digest, name)))
-    pieces, count = _edited(lines, lines.below(prefix), edits)
-    return manifest.Section(prefix + b"/", pieces), count, sum(bool(edit.line) for edit in edits)
+    pieces, more = _edited(lines, lines.below(prefix), edits)
+    return manifest.Section(prefix + b"/", pieces), files_before + more, sum(bool(edit.line) for edit in edits)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,18 +53,19 @@ def _is_new(day: Day, base: Path, lines: manifest.Sorted, name: bytes) -> bool:
 
 
 def _edited(lines: manifest.Sorted, old: manifest.Extent, edits: list[_Edit]) -> tuple[tuple[manifest.Piece, ...], int]:
+    """The old lines with the edits made, and by how many lines that is more (or, negative, fewer)."""
     pieces: list[manifest.Piece] = []
-    count, at = lines.count(old), old.start
+    more, at = 0, old.start
     for edit in sorted(edits):
         first, after = lines.find(edit.start), lines.find(edit.end)
         if first > at:
             pieces.append(manifest.Extent(lines.path, at, first))
         if after > max(at, first):
-            count -= lines.count(manifest.Extent(lines.path, max(at, first), after))
+            more -= lines.count(manifest.Extent(lines.path, max(at, first), after))
         at = max(at, after)
         if edit.line:
             pieces.append(edit.line)
-            count += 1
+            more += 1
     if old.end > at:
         pieces.append(manifest.Extent(lines.path, at, old.end))
-    return tuple(pieces), count
+    return tuple(pieces), more

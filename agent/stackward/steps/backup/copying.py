@@ -7,11 +7,14 @@ snapshots tell what changed between them, `apply_changes` does the same from tha
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +23,9 @@ from stackward.steps.backup.day import Day
 from stackward.tools import filesystem, manifest, rsync
 
 _CHUNK = 1 << 20
+_BATCH = 10_000
+_QUICKLY = 10_000
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _COARSE_SECONDS = 1.0  # the kernel stamps files by a clock that is a little behind
 
 
@@ -46,11 +52,11 @@ def first_pass(
     """
     target = day.place(relative)
     shared = base / relative if base is not None and (base / relative).is_dir() else None
-    if day.subvolume:
-        if base is not None and shared is not None and not target.exists():
+    if not day.began_from(base):  # what it began from may be older, and hide what changed behind an unchanged time
+        if day.subvolume and base is not None:
             day.fill(relative, base)
-    else:
-        day.discard(relative)
+        else:
+            day.discard(relative)
     target.mkdir(parents=True, exist_ok=True)
     link_to = None if day.subvolume else shared
     return rsync.copy(source, target, link_to=link_to, filters=filters, on_progress=on_progress, known=known)
@@ -72,7 +78,7 @@ def copy_touched(source: Path, target: Path, shared: Path | None, since: float) 
         one, copy = here + b"/" + path, there + b"/" + path
         if (found.known or shared is None) and _was_touched(one, since) and _differs(one, copy):
             changed.append(path)
-    rsync.copy_named(source, target, changed, "--ignore-times")
+    rsync.copy_named(source, target, changed, "--ignore-times", "--ignore-missing-args")
 
 
 def _was_touched(path: bytes, since: float) -> bool:
@@ -86,15 +92,27 @@ def _was_touched(path: bytes, since: float) -> bool:
 def _differs(one: bytes, other: bytes) -> bool:
     """Whether two files have different content; one that is gone meanwhile does not count."""
     try:
-        with open(one, "rb", buffering=0) as first, open(other, "rb", buffering=0) as second:
+        with _opened(one) as first, _opened(other) as second:
             while True:
                 mine, theirs = first.read(_CHUNK), second.read(_CHUNK)
                 if mine != theirs:
                     return True
                 if not mine:
                     return False
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
         return False
+
+
+@contextmanager
+def _opened(path: bytes) -> Iterator[IO[bytes]]:
+    """Without waiting, and without following a link: in a live tree anything may be there by now."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "no file any more")
+        yield file
 
 
 def second_pass(
@@ -118,21 +136,20 @@ def second_pass(
 
 def section(day: Day, relative: str, base: Path | None) -> tuple[manifest.Section, int, int]:
     """The manifest lines of a part, from a full walk. Returns them, how many they are, and how many are new."""
-    if day.subvolume and day.origin != base:
+    if day.subvolume and not day.began_from(base):
         base = None  # inode numbers mean the same in both only where one began as a snapshot of the other
     shared = base / relative if base is not None else None
-    found = sorted(walk(day.place(relative), shared, os.fsencode(relative)), key=lambda file: file.path)
-    digests = _known(found, _lines_of(base, relative))
-    fresh = (file.path for file, digest in zip(found, digests, strict=True) if not digest)
-    hashed = manifest.hash_files(os.fsencode(day.path), fresh)
+    files = walk(day.place(relative), shared, os.fsencode(relative))
+    known = _with_digests(files, _lines_of(base, relative))
     spool: IO[bytes] = tempfile.TemporaryFile(dir=day.root)  # noqa: SIM115 - whoever writes the manifest closes it
-    new = 0
-    for file, digest in zip(found, digests, strict=True):
-        if not digest:
-            new += 1
-            digest, _ = next(hashed)  # noqa: PLW2901 - what was not known is known now
-        spool.write(manifest.format_line(digest, file.path))
-    return manifest.Section(os.fsencode(relative) + b"/", (spool,)), len(found), new
+    count = new = 0
+    while batch := list(islice(known, _BATCH)):
+        hashed = manifest.hash_files(os.fsencode(day.path), (file.path for file, digest in batch if not digest))
+        for file, digest in batch:
+            count += 1
+            new += not digest
+            spool.write(manifest.format_line(digest or next(hashed)[0], file.path))
+    return manifest.Section(os.fsencode(relative) + b"/", (spool,)), count, new
 
 
 def _lines_of(base: Path | None, relative: str) -> Iterator[manifest.Line]:
@@ -146,47 +163,56 @@ def _lines_of(base: Path | None, relative: str) -> Iterator[manifest.Line]:
         return
 
 
-def _known(found: Sequence[Found], lines: Iterator[manifest.Line]) -> list[str]:
-    """For each file (sorted by path) the digest that the last backup's lines (sorted too) have for its inode, or ""."""
-    digests = []
+def _with_digests(found: Iterator[Found], lines: Iterator[manifest.Line]) -> Iterator[tuple[Found, str]]:
+    """Each file with the digest that the last backup's lines (sorted, too) have for its inode, or ""."""
     line = next(lines, None)
     for file in found:
         while line is not None and line[1] < file.path:
             line = next(lines, None)
-        digests.append(line[0] if file.known and line is not None and line[1] == file.path else "")
-    return digests
+        yield file, line[0] if file.known and line is not None and line[1] == file.path else ""
 
 
 def walk(directory: Path, shared: Path | None, prefix: bytes) -> Iterator[Found]:
-    """Every regular file below `directory`, its path under `prefix`; inodes come from the directories, without a stat."""
-    todo = [(os.fsencode(directory), os.fsencode(shared) if shared is not None else None, prefix)]
-    while todo:
-        here, there, path = todo.pop()
-        before = _inodes(there) if there is not None else {}
-        with os.scandir(here) as entries:
-            for entry in entries:
-                name = path + b"/" + entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    below = there + b"/" + entry.name if there is not None and entry.name in before else None
-                    todo.append((entry.path, below, name))
-                elif entry.is_file(follow_symlinks=False):
-                    yield Found(name, before.get(entry.name) == entry.inode())
+    """Every regular file below `directory` in the order of the paths' bytes, its path under `prefix`.
+
+    Inodes come from the directories, without a stat.
+    """
+    start = os.fsencode(shared) if shared is not None else None
+    levels = [(iter(filesystem.sorted_entries(os.fsencode(directory))), _inodes(start), start, prefix)]
+    while levels:
+        entries, before, there, path = levels[-1]
+        entry = next(entries, None)
+        if entry is None:
+            levels.pop()
+        elif entry.is_dir(follow_symlinks=False):
+            below = there + b"/" + entry.name if there is not None and entry.name in before else None
+            inside = iter(filesystem.sorted_entries(entry.path))
+            levels.append((inside, _inodes(below), below, path + b"/" + entry.name))
+        elif entry.is_file(follow_symlinks=False):
+            yield Found(path + b"/" + entry.name, before.get(entry.name) == entry.inode())
 
 
-def is_lost(tree: Path, files_before: int, shrink_limit: float) -> str:
-    """Why a tree looks as if its data were gone, or "". `shrink_limit` is the share of its files that may go."""
-    if files_before == 0:
+def looks_lost(tree: Path, files_before: int, shrink_limit: float) -> str:
+    """Why a tree looks as if its data were gone, or "": found out quickly, so that in a large one only `is_lost` is sure."""
+    enough = min(_least(files_before, shrink_limit), _QUICKLY)
+    found = filesystem.count_files(tree, enough=enough)
+    return is_lost(found, files_before, shrink_limit) if found < enough else ""
+
+
+def is_lost(files: int, files_before: int, shrink_limit: float) -> str:
+    """Why so many files mean that data is gone, or "". `shrink_limit` is the share of them that may go."""
+    if files >= _least(files_before, shrink_limit):
         return ""
-    expected = max(1, round(files_before * (1.0 - shrink_limit)))
-    found = filesystem.count_files(tree, enough=expected)
-    if found == 0:
-        return f"it held {files_before} files and is empty now"
-    if found < expected:
-        return f"it held {files_before} files and holds {found} now"
-    return ""
+    return f"it held {files_before} files and {f'holds {files}' if files else 'is empty'} now"
 
 
-def _inodes(directory: bytes) -> dict[bytes, int]:
+def _least(files_before: int, shrink_limit: float) -> int:
+    return max(1, round(files_before * (1.0 - shrink_limit))) if files_before else 0
+
+
+def _inodes(directory: bytes | None) -> dict[bytes, int]:
+    if directory is None:
+        return {}
     try:
         with os.scandir(directory) as entries:
             return {entry.name: entry.inode() for entry in entries if not entry.is_symlink()}

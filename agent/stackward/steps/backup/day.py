@@ -31,6 +31,10 @@ class Day:
     subvolume: bool
     origin: Path | None = None
 
+    def began_from(self, backup: Path | None) -> bool:
+        """Whether it began as a snapshot of that backup: then an inode number means the same file in both."""
+        return backup is not None and self.origin == backup
+
     def place(self, relative: str) -> Path:
         return self.path / relative
 

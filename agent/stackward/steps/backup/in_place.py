@@ -29,9 +29,13 @@ def rewrite(source: bytes, target: bytes, extents: Iterable[Extent]) -> tuple[st
     Holes stay holes. Returns the SHA-256 in hex and how many bytes were written.
 
     Raises:
-        NotTheSameError, OSError: it is not equal, and whoever compares times sees that.
+        NotTheSameError, DiskFullError, OSError: it is not equal, and whoever compares times sees that.
     """
-    with open(source, "rb", buffering=0) as original, open(target, "r+b", buffering=0) as copy:
+    with (
+        filesystem.named(target),
+        open(source, "rb", buffering=0) as original,
+        open(target, "r+b", buffering=0) as copy,
+    ):
         new, old = original.fileno(), copy.fileno()
         status = os.fstat(new)
         os.ftruncate(old, status.st_size)

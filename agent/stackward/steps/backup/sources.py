@@ -43,8 +43,8 @@ class Plan:
     def live(self) -> tuple[Source, ...]:
         return tuple(source for source in self.sources if source.subvolume is None)
 
-    def is_nested(self, source: Source) -> bool:
-        """Whether others are snapshotted with the source's subvolume, each by itself."""
+    def has_nested(self, source: Source) -> bool:
+        """Whether the snapshot that it is read from is put together from several subvolumes."""
         return any(one.nested for one in self.subvolumes if one.root == source.subvolume)
 
     @property
@@ -158,5 +158,5 @@ def _nested_within(root: Path, sources: Sequence[Source]) -> tuple[Path, ...]:
 def _read_only(path: Path) -> bool:
     try:
         return btrfs.is_read_only(path)
-    except OSError:
+    except btrfs.UntoldError:
         return True  # gone meanwhile, or not ours to read: the stub stays

@@ -87,8 +87,10 @@ class Part:
 class _Work:
     """What is found out while a stack is backed up."""
 
+    chosen: sources.Plan
     warnings: list[str]
-    began: str
+    began: datetime
+    taken: dict[Path, Path] = field(default_factory=dict)  # the subvolumes' snapshots
     trees: dict[str, TreeCopy] = field(default_factory=dict)  # by their path in the backup
     dumps: tuple[DumpEntry, ...] = ()
     at: datetime = field(default_factory=lambda: datetime.min.replace(tzinfo=UTC))
@@ -114,21 +116,24 @@ def back_up(
         _hold_volumes(means, stack, trees, held)
         if not accepted:
             _guard(trees, last, means.settings.shrink_limit)
-        work = _Work(warnings, began=began.astimezone(UTC).isoformat())
+        work = _Work(chosen, warnings, began.astimezone(UTC))
         with hooks.around(means.docker, means.undo, stack) as hook_warnings:
             means.reach("data-hooked")
             _dump(means, stack, day, work)
             for source in chosen.live:
-                work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, chosen, taken={})
-            taken = _stand_still(means, stack, day, chosen, trees, work)
+                work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, work)
+            _stand_still(means, stack, day, trees, work)
         work.warnings += hook_warnings
         means.reach("data-resumed")
         for source in chosen.sources:
             if source.subvolume is not None:
-                work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, chosen, taken)
+                work.trees[str(source.tree.artifact_path)] = _copy(means, stack, day, source, base, work)
     means.reach("data-copied")
     means.progress.step(f"{display(stack.name)}: writing checksums")
-    return _finish(means, stack, day, chosen, base, work, taken)
+    part = _finish(means, stack, day, base, work)
+    if not accepted:
+        _guard_again(trees, part.entry, last, means.settings.shrink_limit)
+    return part
 
 
 def _present(stack: Stack, last: StackEntry | None) -> tuple[list[Tree], list[str]]:
@@ -148,8 +153,19 @@ def _present(stack: Stack, last: StackEntry | None) -> tuple[list[Tree], list[st
 def _guard(trees: Sequence[Tree], last: StackEntry | None, shrink_limit: float) -> None:
     before = {tree.path: tree.files for tree in last.trees} if last else {}
     for tree in trees:
-        if why := copying.is_lost(tree.path, before.get(str(tree.artifact_path), 0), shrink_limit):
+        if why := copying.looks_lost(tree.path, before.get(str(tree.artifact_path), 0), shrink_limit):
             raise LostTreeError(tree, why)
+
+
+def _guard_again(trees: Sequence[Tree], made: StackEntry, last: StackEntry | None, shrink_limit: float) -> None:
+    """Now that all files were counted. Where something else is left out than before, fewer of them mean nothing."""
+    before = {tree.path: tree for tree in last.trees} if last else {}
+    by_path = {str(tree.artifact_path): tree for tree in trees}
+    for entry in made.trees:
+        old = before.get(entry.path)
+        comparable = old is not None and old.left_out == entry.left_out
+        if old and comparable and (why := copying.is_lost(entry.files, old.files, shrink_limit)):
+            raise LostTreeError(by_path[entry.path], why)
 
 
 def _hold_volumes(means: Means, stack: Stack, trees: Sequence[Tree], held: ExitStack) -> None:
@@ -178,14 +194,13 @@ def _stand_still(
     means: Means,
     stack: Stack,
     day: Day,
-    chosen: sources.Plan,
     trees: Sequence[Tree],
     work: _Work,
-) -> dict[Path, Path]:
-    """Snapshot what can be, copy the rest again, while the stack stands still. Returns the snapshots."""
+) -> None:
+    """Snapshot what can be, copy the rest again, while the stack stands still."""
+    chosen = work.chosen
     stack = quiesce.refreshed(means.docker, stack)
     plan = quiesce.plan(stack, chosen.one_snapshot, trees)
-    taken: dict[Path, Path] = {}
     if chosen.subvolumes:
         btrfs.sync(means.settings.volume)
     with quiesce.quiesced(
@@ -193,7 +208,7 @@ def _stand_still(
     ) as still:
         work.at = means.now().astimezone(UTC)
         if chosen.subvolumes and means.snapshots is not None:
-            taken = sources.take(chosen, means.snapshots, f"{means.run_id}-{tree_backup.short(stack.name)}")
+            work.taken = sources.take(chosen, means.snapshots, f"{means.run_id}-{tree_backup.short(stack.name)}")
             means.reach("data-snapshot")
         for source in chosen.live:
             relative = str(source.tree.artifact_path)
@@ -203,7 +218,6 @@ def _stand_still(
                 work.trees[relative] = TreeCopy(again, scan=work.trees[relative].scan)
         quiesce.require_still(means.docker, stack, chosen.one_snapshot, trees)
     work.standstill_seconds = still.seconds or 0.0
-    return taken
 
 
 def _copy(
@@ -212,8 +226,7 @@ def _copy(
     day: Day,
     source: sources.Source,
     base: Base | None,
-    chosen: sources.Plan,
-    taken: dict[Path, Path],
+    work: _Work,
 ) -> TreeCopy:
     last = last_files = 0
     live = " while it is in use" if source.subvolume is None else ""
@@ -229,9 +242,9 @@ def _copy(
     return tree_backup.copy(
         day,
         source,
-        read_from=sources.read_path(source, taken),
-        snapshot=taken.get(source.subvolume) if source.subvolume else None,
-        nested=chosen.is_nested(source),
+        read_from=sources.read_path(source, work.taken),
+        snapshot=work.taken.get(source.subvolume) if source.subvolume else None,
+        nested=work.chosen.has_nested(source),
         base=base.path if base else None,
         before=before,
         patterns=tree_backup.left_out(source.tree, stack, means.settings.volume),
@@ -261,18 +274,16 @@ def _finish(
     means: Means,
     stack: Stack,
     day: Day,
-    chosen: sources.Plan,
     base: Base | None,
     work: _Work,
-    taken: dict[Path, Path],
 ) -> Part:
     sections, entries, changed = [], [], 0
-    for source in chosen.sources:
+    for source in work.chosen.sources:
         made = work.trees[str(source.tree.artifact_path)]
         if made.transfer.vanished:
             work.warnings.append(f"{source.tree.source}: files vanished while they were copied")
         # With others nested in it, it cannot serve as the next backup's old snapshot.
-        snapshot = taken[source.subvolume] if source.subvolume and not chosen.is_nested(source) else None
+        snapshot = work.taken[source.subvolume] if source.subvolume and not work.chosen.has_nested(source) else None
         left_out = tree_backup.left_out(source.tree, stack, means.settings.volume)
         section, tree, new = _described(day, source, base, made, snapshot, left_out)
         sections.append(section)
@@ -295,7 +306,7 @@ def _finish(
         standstill_seconds=round(work.standstill_seconds, 3),
         warnings=tuple(work.warnings),
         versions={"stackward": __version__},
-        began=work.began,
+        began=work.began.isoformat(),
         incomplete="" if stack.resolved else "its compose file could not be read",
     )
     counts = Counts(
@@ -318,8 +329,8 @@ def _described(
 ) -> tuple[manifest.Section, TreeEntry, int]:
     """The tree's manifest lines, its entry of the index, and how many of the lines are new."""
     relative = str(source.tree.artifact_path)
-    section, files, new = tree_backup.section(day, relative, base.path if base else None, made)
     before = base.tree(relative) if base else None
+    section, files, new = tree_backup.section(day, relative, base.path if base else None, before, made)
     return section, tree_backup.entry(source, made, files, before, snapshot, left_out), new
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackward.core import artifacts, gitignore
-from stackward.core.errors import StackwardError
+from stackward.core.errors import DiskFullError, StackwardError
 from stackward.core.index import TreeEntry
 from stackward.core.model import Stack, Tree
 from stackward.core.patterns import rsync_filters
@@ -62,7 +61,7 @@ def copy(
 ) -> TreeCopy:
     """Make the day's part of the tree equal to `read_from`, which is in `snapshot` or, where that is None, live.
 
-    `nested`: there are subvolumes in the tree's. `since` is when the copying for `base` began, in seconds since the epoch.
+    `nested`: the tree's subvolume has others in it. `since` is when the copying for `base` began, in seconds since the epoch.
     `on_scan` is called before all of it is looked at; only then `on_progress` is, with bytes and files so far.
 
     Raises:
@@ -70,7 +69,7 @@ def copy(
     """
     relative = str(source.tree.artifact_path)
     home = snapshot.parent if snapshot is not None else None
-    elsewhere = day.subvolume and day.origin != base
+    elsewhere = day.subvolume and not day.began_from(base)
     why = doubt(source, home, base, before, patterns, elsewhere=elsewhere, nested=nested)
     found, untold = None, ""
     if not why and snapshot is not None and before is not None and source.subvolume is not None:
@@ -79,11 +78,10 @@ def copy(
             if base is not None and not full_scan:
                 return _by_changes(day, source, found, read_from, snapshot, base, before, patterns)
         except (StackwardError, OSError, ValueError) as error:
-            if isinstance(error, rsync.DiskFullError):
+            if isinstance(error, DiskFullError):
                 raise
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise rsync.no_room(day.place(relative)) from error
-            untold = f"what changed could not be told: {getattr(error, 'message', error)}"
+            what = "told" if found is None else "copied"
+            untold = f"what changed could not be {what}: {getattr(error, 'message', error)}"
     whys = [ASKED_FOR, untold] if full_scan else [why, untold]
     on_scan()
     known = (before.files, before.bytes) if before is not None else (0, 0)
@@ -99,11 +97,13 @@ def copy(
     return TreeCopy(transfer, "; ".join(filter(None, whys)))
 
 
-def section(day: Day, relative: str, base: Path | None, made: TreeCopy) -> tuple[manifest.Section, int, int]:
+def section(
+    day: Day, relative: str, base: Path | None, before: TreeEntry | None, made: TreeCopy
+) -> tuple[manifest.Section, int, int]:
     """The tree's manifest lines, how many they are, and how many are new."""
-    if made.applied is not None and base is not None:
+    if made.applied is not None and base is not None and before is not None:
         lines = manifest.Sorted(base / artifacts.MANIFEST)
-        return changed_lines.section(day, relative, base, lines, made.applied)
+        return changed_lines.section(day, relative, base, lines, before.files, made.applied)
     return copying.section(day, relative, base)
 
 
@@ -147,7 +147,7 @@ def doubt(
     """Why the account of what changed would not do, or "".
 
     `home` has the snapshots that backups are read from, None where the tree cannot be snapshotted; `elsewhere`: the day
-    begins as a snapshot of another backup than `base`; `nested`: there are subvolumes in the tree's.
+    begins as a snapshot of another backup than `base`; `nested`: the tree's subvolume has others in it.
     """
     if home is None or source.subvolume is None:
         return "it is not on the volume"

@@ -10,6 +10,7 @@ from stackward.core.errors import RefusedError
 from stackward.core.model import Outcome, display
 from stackward.core.verdict import Cause, Facts, State, Verdict, judge
 from stackward.steps import catalog
+from stackward.store import is_damaged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,39 +23,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Backups:
-    """What there is in BACKUP_ROOT, newest first, or why that cannot be told. `bad` failed the last verify, by name."""
+    """What there is in BACKUP_ROOT, newest first, or why that cannot be told. `said` is what verify last said, by name."""
 
     artifacts: tuple[catalog.Artifact, ...]
-    bad: dict[str, Verified]
+    said: dict[str, Verified]
     unreadable: str = ""
 
     def good(self, kind: ArtifactKind) -> catalog.Artifact | None:
         """The newest one that nothing is known against."""
         return next((a for a in self.artifacts if a.kind is kind and self.is_good(a)), None)
 
-    def is_good(self, artifact: catalog.Artifact) -> bool:
-        return artifact.name.name not in self.bad and not artifact.problem
+    def is_good(self, artifact: catalog.Artifact, stack: str = "") -> bool:
+        """Whether nothing is known against it or, with `stack`, against what it holds of that."""
+        return not artifact.problem and not artifact.incomplete(stack) and not self.is_damaged(artifact, stack)
 
-    def is_bad_for(self, artifact: catalog.Artifact, stack: str) -> bool:
-        """Whether what it holds of the stack is damaged, or may be."""
-        last = self.bad.get(artifact.name.name)
-        return last is not None and last.is_bad_for(stack)
+    def is_damaged(self, artifact: catalog.Artifact, stack: str = "") -> bool:
+        return is_damaged(self.said.get(artifact.name.name), stack)
 
     def data_of(self, stack: str) -> catalog.Artifact | None:
         """The newest good data backup that holds all of `stack`."""
         held = catalog.data_with(self.artifacts, stack)
-        return next(
-            (a for a in held if not self.is_bad_for(a, stack) and not a.problem and not a.incomplete(stack)), None
-        )
+        return next((a for a in held if self.is_good(a, stack)), None)
 
 
 def backups(settings: Settings, store: Store) -> Backups:
     """Look at BACKUP_ROOT; it raises nothing if that cannot be read."""
-    bad = {name: last for name, last in store.verified().items() if last.outcome is Outcome.FAILED}
+    said = store.verified()
     try:
-        return Backups(tuple(catalog.catalog(settings)), bad)
+        return Backups(tuple(catalog.catalog(settings)), said)
     except RefusedError as error:
-        return Backups((), bad, error.message)
+        return Backups((), said, error.message)
 
 
 def judged(
@@ -70,7 +68,7 @@ def judged(
         data = catalog.data_with(found.artifacts, stack.name)
         good = found.data_of(stack.name)
         part = last.get(stack.name)
-        damaged = bool(data) and found.is_bad_for(data[0], stack.name)
+        damaged = bool(data) and found.is_damaged(data[0], stack.name)
         facts = Facts(
             data_at=good.at(stack.name) if good else None,
             config_at=config.made_at if config else None,

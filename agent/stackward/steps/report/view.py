@@ -74,7 +74,7 @@ def look(
         problems=problems,
         spaces=spaces,
         backups=() if found.unreadable else tuple(_of_kind(found, kind) for kind in ArtifactKind),
-        damaged=sum(artifact.name.name in found.bad for artifact in found.artifacts),
+        damaged=sum(found.is_damaged(artifact) for artifact in found.artifacts),
         open_undo=open_undo,
         docker_answers=docker_answers,
         intervals=dict(intervals),

@@ -214,7 +214,7 @@ def delete(
     `mounted` names the containers that have something of it mounted, which cannot always be seen from here.
 
     Raises:
-        CommandError, OSError: it could not be deleted, also not after `wait_seconds` (somebody sends it meanwhile).
+        CommandError: it could not be deleted, also not after `wait_seconds` (somebody sends it meanwhile).
     """
     inside = [path, *(path / nested.path for nested in btrfs.nested_subvolumes(path))]
     seen = [one for one in inside if filesystem.is_subvolume(one)]
@@ -254,7 +254,7 @@ def _insist(path: Path, limit_seconds: float) -> None:
     while True:
         try:
             btrfs.delete(path)
-        except (process.CommandError, OSError):
+        except process.CommandError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(_RETRY_SECONDS)
