@@ -94,9 +94,7 @@ def _room(host: Host, what: str, change: Callable[[], None], changed: int) -> Fi
     after = _used(host)
     manifest = int(host.run(f"stat -c %s $(ls -d {BESIDE}/data-* | tail -1)/MANIFEST.sha256").stdout)
     data, metadata = after["Data"] - before["Data"], after["Metadata"] - before["Metadata"]
-    detail = (
-        f"data {data:,} B, though the manifest alone has {manifest:,} B: it shares its blocks; metadata {metadata:,} B"
-    )
+    detail = f"data {data:,} B, metadata {metadata:,} B; {changed:,} B changed, the manifest has {manifest:,} B"
     name = f"room newly taken, {what}, of 2 × what changed + the manifest"
     return Figure(name, data / (2 * changed + manifest), "x", 1, detail=detail)
 

@@ -19,7 +19,7 @@ from stackward.core.errors import ExitCode
 from stackward.core.model import JobResult, Outcome, Policy, Stack, Tree, TreeKind
 from stackward.core.progress import Progress, Silent
 from stackward.jobs import backup_data, verify
-from stackward.steps.backup import apply_changes, in_place
+from stackward.steps.backup import apply_changes, copying, in_place
 from stackward.steps.backup.day import read_index, rewrite_without
 from stackward.steps.sizes import cache_file
 from stackward.steps.undo import Undo
@@ -532,6 +532,66 @@ def test_content_that_changed_behind_an_unchanged_time_and_size_is_copied(
         assert account(root / night / "a") == account(data)
         assert check_sums(root / night).returncode == 0
     assert (root / "data-2026-11-21/a/small").read_bytes() == b"ooo"
+
+
+def test_what_changed_behind_its_time_is_not_lost_to_a_day_that_begins_elsewhere(
+    tmp_path: Path, btrfs_root: Path, volume: Path
+) -> None:
+    """The day's origin is older than the stack's last backup, which saw the change."""
+    host = Host(tmp_path, btrfs_root, volume)
+    for name, size in (("large", 1 << 20), ("small", 3)):
+        host.stack(name, volume / "stacks" / name)
+        (volume / "stacks" / name / "file").write_bytes(b"o" * size)
+    host.back_up()
+    file = volume / "stacks/small/file"
+    before = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    later = datetime.now(UTC) + timedelta(hours=1)  # what was touched before it has been looked at
+    host.back_up(later, "small")
+    result = host.back_up(later + timedelta(days=1))
+    assert result.details["scans"]["small"] == "the day did not begin as a snapshot of its last backup"
+    newest = host.listed()[-1]
+    assert (btrfs_root / newest / "small/file").read_bytes() == b"two"
+    assert check_sums(btrfs_root / newest).returncode == 0
+
+
+@pytest.mark.parametrize("becomes", ["nothing", "fifo", "link", "directory"])
+def test_a_live_file_that_became_something_else_meanwhile_fails_nothing(tmp_path: Path, becomes: str) -> None:
+    """Between the scan and the closer look anything may happen in a tree that is in use."""
+    live, copy, shared = tmp_path / "live", tmp_path / "copy", tmp_path / "shared"
+    for directory in (live, shared):
+        directory.mkdir()
+    (live / "file").write_text("one")
+    (live / "other").write_text("new")
+    for name in ("file", "other"):
+        (shared / name).write_text("old")
+    copy.mkdir()
+    for name in ("file", "other"):
+        os.link(shared / name, copy / name)
+    (live / "file").unlink()
+    if becomes == "fifo":
+        os.mkfifo(live / "file")
+    elif becomes == "link":
+        (live / "file").symlink_to("/etc/passwd")
+    elif becomes == "directory":
+        (live / "file").mkdir()
+    copying.copy_touched(live, copy, shared, 0.0)
+    assert [(copy / name).read_text() for name in ("file", "other")] == ["old", "new"]
+    assert (shared / "other").read_text() == "old"
+
+
+def test_a_new_time_that_nobody_told_of_means_new_content(host: Host, root: Path, volume: Path) -> None:
+    """What the account says of a file's content is trusted for less than a full scan would see."""
+    data = volume / "stacks/a"
+    host.stack("a", data)
+    (data / "file").write_text("content")
+    host.back_up()
+    os.utime(data / "file", ns=(5, 5))
+    host.back_up(NIGHT + timedelta(days=1))
+    one, other = (root / night / "a/file" for night in ("data-2026-11-21", "data-2026-11-22"))
+    assert other.stat().st_mtime_ns == 5 != one.stat().st_mtime_ns
+    assert one.stat().st_ino != other.stat().st_ino
 
 
 def test_a_file_that_was_touched_and_is_the_same_costs_nothing(host: Host, root: Path, tmp_path: Path) -> None:

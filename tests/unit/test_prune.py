@@ -95,6 +95,33 @@ def test_the_last_good_backup_of_a_stack_stays_whatever_its_age(settings, store)
     assert old.exists()
 
 
+def test_damage_of_one_stack_does_not_count_against_another(settings, store):
+    day(settings, 400, "shop", "wiki")
+    newer = day(settings, 300, "shop", "wiki")
+    store.record_verified(newer.name, NOW, Outcome.FAILED, 1, ["shop"])
+
+    result = run(settings, store, stack("shop"), stack("wiki"), dry_run=True)
+
+    assert {(item["stack"], item["artifact"] == newer.name) for item in result.details["items"] if item["keep"]} == {
+        ("shop", False),
+        ("wiki", True),
+    }
+
+
+def test_what_was_replaced_stays_where_the_new_one_may_lack_trees(settings, store):
+    at = NOW - timedelta(hours=2)
+    whole = day(settings, 0, "shop", name=replaced_name(data_name(at), at))
+    path = day(settings, 0, "shop")
+    index = read_index(path)
+    entry = replace(index.stacks["shop"], incomplete="its compose file could not be read")
+    (path / "stackward.json").write_text(replace(index, stacks={"shop": entry}).to_json())
+
+    result = run(settings, store, stack("shop"), replaced=True)
+
+    assert whole.exists()
+    assert reasons(result, whole.name) == (True, "the last good backup of shop")
+
+
 def test_a_backup_that_may_lack_trees_does_not_push_out_the_last_whole_one(settings, store):
     whole = day(settings, 9, "shop")
     for ago in (1, 2):

@@ -8,7 +8,7 @@ import pytest
 
 from stackward.core.errors import StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, StackResult
-from stackward.store import Store
+from stackward.store import Store, is_damaged
 from stackward.tools.locks import Locks
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -169,6 +169,32 @@ def test_a_hold_stays_until_it_is_accepted_or_released(store):
     store.hold("a", "data", "again", later(3))
     store.release("a")
     assert store.holds() == {}
+
+
+def test_of_what_was_made_anew_nothing_is_said_any_more(store):
+    store.record_verified("data-2026-11-21", NOON, Outcome.FAILED, 2, ["a", "b"])
+    store.narrow_verified("data-2026-11-21", ["b", "c"])
+    assert store.verified()["data-2026-11-21"].stacks == {"b"}
+    store.narrow_verified("data-2026-11-21", ["c"])
+    assert store.verified() == {}
+    store.record_verified("data-2026-11-21", NOON, Outcome.FAILED, 1, [""])  # whose it is nobody knows
+    store.narrow_verified("data-2026-11-21", ["c"])
+    assert is_damaged(store.verified()["data-2026-11-21"], "c")
+    store.narrow_verified("data-2026-11-20", ["c"])
+
+
+def test_damage_that_an_older_version_found_may_be_anybodys(tmp_path, locks):
+    path = tmp_path / "old.sqlite"
+    with Store.open(path, now=NOON, locks=locks) as store:
+        store.record_verified("data-2026-11-21", NOON, Outcome.FAILED, 2, ["a"])
+        store.record_verified("data-2026-11-20", NOON, Outcome.OK, 0, [])
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("ALTER TABLE verified DROP COLUMN stacks")
+        raw.execute("PRAGMA user_version = 3")
+        raw.commit()
+    with Store.open(path, now=NOON, locks=locks) as store:
+        said = store.verified()
+        assert [is_damaged(said[name], "z") for name in ("data-2026-11-21", "data-2026-11-20")] == [True, False]
 
 
 def test_verification_is_the_latest_said(store):
