@@ -83,7 +83,6 @@ def _doubt(
     return tree_backup.doubt(
         source,
         sources.home_of(settings.volume) if source.subvolume is not None else None,
-        base.path if base else None,
         base.tree(str(source.tree.artifact_path)) if base else None,
         tree_backup.left_out(source.tree, stack, settings.volume),
         elsewhere=base is not None and day_base != base.path and filesystem.is_on_btrfs(settings.backup_root),
@@ -92,7 +91,7 @@ def _doubt(
 
 
 def _missing(tree: Tree, base: Base | None) -> dict[str, str]:
-    before = base.tree(str(tree.artifact_path)) if base else None
-    lost = before is not None and before.files > 0
+    last = base.tree(str(tree.artifact_path)) if base else None
+    lost = last is not None and last.entry.files > 0
     why = "it held data and is not there now: the stack would be refused" if lost else "it does not exist yet"
     return {"path": display(tree.path), "from": "", "how": "not copied", "why": why, "to": ""}

@@ -23,7 +23,7 @@ from stackward.core.progress import Progress
 from stackward.steps import crashpoints, quiesce
 from stackward.steps.backup import copying, dumps, hooks, sources, tree_backup
 from stackward.steps.backup.day import Day
-from stackward.steps.backup.tree_backup import TreeCopy
+from stackward.steps.backup.tree_backup import Last, TreeCopy
 from stackward.steps.sizes import Sizes, cache_file
 from stackward.steps.undo import Undo
 from stackward.tools import btrfs, filesystem, manifest
@@ -67,9 +67,9 @@ class Base:
     path: Path
     entry: StackEntry
 
-    def tree(self, path: str) -> TreeEntry | None:
-        """The entry of the tree that lies at `path` in the backup."""
-        return next((tree for tree in self.entry.trees if tree.path == path), None)
+    def tree(self, path: str) -> Last | None:
+        """The tree that lies at `path` in the backup."""
+        return next((Last(self.path, tree, self.entry.began) for tree in self.entry.trees if tree.path == path), None)
 
 
 @dataclass(slots=True)
@@ -228,16 +228,16 @@ def _copy(
     base: Base | None,
     work: _Work,
 ) -> TreeCopy:
-    last = last_files = 0
+    bytes_so_far = files_so_far = 0
     live = " while it is in use" if source.subvolume is None else ""
     step = f"{display(stack.name)}: copying {display(source.tree.path)}{live}"
 
     def advance(done: int, files: int) -> None:
-        nonlocal last, last_files
-        means.progress.advance(byte_count=done - last, files=files - last_files)
-        last, last_files = done, files
+        nonlocal bytes_so_far, files_so_far
+        means.progress.advance(byte_count=done - bytes_so_far, files=files - files_so_far)
+        bytes_so_far, files_so_far = done, files
 
-    before = base.tree(str(source.tree.artifact_path)) if base else None
+    last = base.tree(str(source.tree.artifact_path)) if base else None
     means.progress.step(step)
     return tree_backup.copy(
         day,
@@ -245,25 +245,18 @@ def _copy(
         read_from=sources.read_path(source, work.taken),
         snapshot=work.taken.get(source.subvolume) if source.subvolume else None,
         nested=work.chosen.has_nested(source),
-        base=base.path if base else None,
-        before=before,
+        last=last,
         patterns=tree_backup.left_out(source.tree, stack, means.settings.volume),
         full_scan=means.full_scan,
-        since=_began(base),
         on_progress=advance,
-        on_scan=lambda: means.progress.step(step, total_bytes=_expected_bytes(means, stack, source.tree, before)),
+        on_scan=lambda: means.progress.step(step, total_bytes=_expected_bytes(means, stack, source.tree, last)),
     )
 
 
-def _began(base: Base | None) -> float | None:
-    """When the copying for the last backup began; an older version did not write it down."""
-    return datetime.fromisoformat(base.entry.began).timestamp() if base and base.entry.began else None
-
-
-def _expected_bytes(means: Means, stack: Stack, tree: Tree, before: TreeEntry | None) -> int | None:
+def _expected_bytes(means: Means, stack: Stack, tree: Tree, last: Last | None) -> int | None:
     """How large the tree is thought to be: as its last backup, else as somebody measured it not long ago."""
-    if before is not None:
-        return before.bytes or None
+    if last is not None:
+        return last.entry.bytes or None
     if stack.policy.exclude:
         return None  # nobody measured what is left of it
     size = Sizes(cache_file(means.settings.state_dir), means.now()).known(tree.path)
@@ -329,9 +322,9 @@ def _described(
 ) -> tuple[manifest.Section, TreeEntry, int]:
     """The tree's manifest lines, its entry of the index, and how many of the lines are new."""
     relative = str(source.tree.artifact_path)
-    before = base.tree(relative) if base else None
-    section, files, new = tree_backup.section(day, relative, base.path if base else None, before, made)
-    return section, tree_backup.entry(source, made, files, before, snapshot, left_out), new
+    last = base.tree(relative) if base else None
+    section, files, new = tree_backup.section(day, relative, last, made)
+    return section, tree_backup.entry(source, made, files, last, snapshot, left_out), new
 
 
 def _images(docker: Docker | None, stack: Stack) -> dict[str, dict[str, object]]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from stackward.core import artifacts, gitignore
@@ -31,6 +32,20 @@ class TreeCopy:
     applied: apply_changes.Applied | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The tree in its stack's newest good backup, which lies at `path`. `began` is "" where an older version made it."""
+
+    path: Path
+    entry: TreeEntry
+    began: str
+
+    @property
+    def since(self) -> float | None:
+        """When its copying began, in seconds since the epoch; None where that is not known."""
+        return datetime.fromisoformat(self.began).timestamp() if self.began else None
+
+
 def short(name: str) -> str:
     """A stack's name as part of a snapshot's: whatever the name is, this is a file name."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
@@ -51,32 +66,29 @@ def copy(
     read_from: Path,
     snapshot: Path | None,
     nested: bool,
-    base: Path | None,
-    before: TreeEntry | None,
+    last: Last | None,
     patterns: Sequence[str],
     full_scan: bool,
-    since: float | None,
     on_progress: Callable[[int, int], None],
     on_scan: Callable[[], None] = lambda: None,
 ) -> TreeCopy:
     """Make the day's part of the tree equal to `read_from`, which is in `snapshot` or, where that is None, live.
 
-    `nested`: the tree's subvolume has others in it. `since` is when the copying for `base` began, in seconds since the epoch.
-    `on_scan` is called before all of it is looked at; only then `on_progress` is, with bytes and files so far.
+    `nested`: the tree's subvolume has others in it. `on_scan` is called before all of it is looked at; only then `on_progress`
+    is, with bytes and files so far.
 
     Raises:
         StackwardError, OSError: it is not.
     """
-    relative = str(source.tree.artifact_path)
     home = snapshot.parent if snapshot is not None else None
-    elsewhere = day.subvolume and not day.began_from(base)
-    why = doubt(source, home, base, before, patterns, elsewhere=elsewhere, nested=nested)
+    elsewhere = day.subvolume and last is not None and not day.began_from(last.path)
+    why = doubt(source, home, last, patterns, elsewhere=elsewhere, nested=nested)
     found, untold = None, ""
-    if not why and snapshot is not None and before is not None and source.subvolume is not None:
+    if not why and snapshot is not None and last is not None and source.subvolume is not None:
         try:
-            found = _account(source, source.subvolume, snapshot, before)
-            if base is not None and not full_scan:
-                return _by_changes(day, source, found, read_from, snapshot, base, before, patterns)
+            found = _account(source, source.subvolume, snapshot, last.entry)
+            if not full_scan:
+                return _by_changes(day, source, found, read_from, snapshot, last, patterns)
         except (StackwardError, OSError, ValueError) as error:
             if isinstance(error, DiskFullError):
                 raise
@@ -84,41 +96,57 @@ def copy(
             untold = f"what changed could not be {what}: {getattr(error, 'message', error)}"
     whys = [ASKED_FOR, untold] if full_scan else [why, untold]
     on_scan()
-    known = (before.files, before.bytes) if before is not None else (0, 0)
+    relative = str(source.tree.artifact_path)
+    base, known = (last.path, (last.entry.files, last.entry.bytes)) if last is not None else (None, (0, 0))
     transfer = copying.first_pass(day, read_from, relative, base, rsync_filters(patterns), on_progress, known)
-    place = day.place(relative)
-    if found is None and base is not None and since is not None:
-        copying.copy_touched(read_from, place, None if elsewhere else base / relative, since)
-    if found is not None and snapshot is not None and base is not None:
-        try:
-            apply_changes.copy_unseen(found, read_from, snapshot, place, base / relative)
-        except ValueError as error:  # a file has more names than the kernel tells at once
-            whys.append(f"what changed behind an unchanged time could not be copied: {error}")
+    if last is not None:
+        whys.append(_copy_unseen(day, read_from, snapshot, relative, last, found, elsewhere=elsewhere))
     return TreeCopy(transfer, "; ".join(filter(None, whys)))
 
 
-def section(
-    day: Day, relative: str, base: Path | None, before: TreeEntry | None, made: TreeCopy
-) -> tuple[manifest.Section, int, int]:
+def _copy_unseen(
+    day: Day,
+    read_from: Path,
+    snapshot: Path | None,
+    relative: str,
+    last: Last,
+    found: changes.Changes | None,
+    *,
+    elsewhere: bool,
+) -> str:
+    """After a full scan: copy what changed behind an unchanged size and time. Returns why that could not be, or ""."""
+    place, base = day.place(relative), last.path / relative
+    if found is None or snapshot is None:
+        if last.since is not None:
+            copying.copy_touched(read_from, place, None if elsewhere else base, last.since)
+        return ""
+    try:
+        apply_changes.copy_unseen(found, read_from, snapshot, place, base)
+    except ValueError as error:  # a file has more names than the kernel tells at once
+        return f"what changed behind an unchanged time could not be copied: {error}"
+    return ""
+
+
+def section(day: Day, relative: str, last: Last | None, made: TreeCopy) -> tuple[manifest.Section, int, int]:
     """The tree's manifest lines, how many they are, and how many are new."""
-    if made.applied is not None and base is not None and before is not None:
-        lines = manifest.Sorted(base / artifacts.MANIFEST)
-        return changed_lines.section(day, relative, base, lines, before.files, made.applied)
-    return copying.section(day, relative, base)
+    if made.applied is not None and last is not None:
+        lines = manifest.Sorted(last.path / artifacts.MANIFEST)
+        return changed_lines.section(day, relative, last.path, lines, last.entry.files, made.applied)
+    return copying.section(day, relative, last.path if last is not None else None)
 
 
 def entry(
     source: Source,
     made: TreeCopy,
     files: int,
-    before: TreeEntry | None,
+    last: Last | None,
     snapshot: Path | None,
     patterns: Sequence[str],
 ) -> TreeEntry:
     tree = source.tree
     size = made.transfer.bytes
-    if made.applied is not None and before is not None:
-        size = max(0, before.bytes + made.applied.bytes_grown)
+    if made.applied is not None and last is not None:
+        size = max(0, last.entry.bytes + made.applied.bytes_grown)
     return TreeEntry(
         mount_name=tree.mount_name,
         kind=tree.kind.value,
@@ -137,8 +165,7 @@ def entry(
 def doubt(
     source: Source,
     home: Path | None,
-    base: Path | None,
-    before: TreeEntry | None,
+    last: Last | None,
     patterns: Sequence[str],
     *,
     elsewhere: bool,
@@ -147,12 +174,13 @@ def doubt(
     """Why the account of what changed would not do, or "".
 
     `home` has the snapshots that backups are read from, None where the tree cannot be snapshotted; `elsewhere`: the day
-    begins as a snapshot of another backup than `base`; `nested`: the tree's subvolume has others in it.
+    begins as a snapshot of another backup than `last`; `nested`: the tree's subvolume has others in it.
     """
     if home is None or source.subvolume is None:
         return "it is not on the volume"
-    if base is None or before is None:
+    if last is None:
         return "it is its first backup"
+    before = last.entry
     doubts = {
         "the day did not begin as a snapshot of its last backup": elsewhere,
         "the snapshot of its last backup is not there": not _is_there(home, before),
@@ -182,16 +210,15 @@ def _by_changes(
     found: changes.Changes,
     read_from: Path,
     snapshot: Path,
-    base: Path,
-    before: TreeEntry,
+    last: Last,
     patterns: Sequence[str],
 ) -> TreeCopy:
     rules = gitignore.parse("\n".join(patterns).encode("utf-8", "surrogateescape"))
     relative = str(source.tree.artifact_path)
     if not day.subvolume:
-        day.fill(relative, base)
+        day.fill(relative, last.path)
     place, linked = day.place(relative), not day.subvolume
-    before_it = None if linked else snapshot.with_name(before.snapshot_name)
+    before_it = None if linked else snapshot.with_name(last.entry.snapshot_name)
     applied = apply_changes.apply(found, read_from, snapshot, place, rules, before=before_it, linked=linked)
     transfer = rsync.Transfer(
         files=0,
