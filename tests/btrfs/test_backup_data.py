@@ -19,7 +19,7 @@ from stackward.core.errors import ExitCode
 from stackward.core.model import JobResult, Outcome, Policy, Stack, Tree, TreeKind
 from stackward.core.progress import Progress, Silent
 from stackward.jobs import backup_data, verify
-from stackward.steps.backup import apply_changes, copying, in_place
+from stackward.steps.backup import apply_changes, in_place, unseen
 from stackward.steps.backup.day import read_index, rewrite_without
 from stackward.steps.sizes import cache_file
 from stackward.steps.undo import Undo
@@ -576,7 +576,7 @@ def test_a_live_file_that_became_something_else_meanwhile_fails_nothing(tmp_path
         (live / "file").symlink_to("/etc/passwd")
     elif becomes == "directory":
         (live / "file").mkdir()
-    copying.copy_touched(live, copy, shared, 0.0)
+    unseen.by_ctime(live, copy, shared, 0.0)
     assert [(copy / name).read_text() for name in ("file", "other")] == ["old", "new"]
     assert (shared / "other").read_text() == "old"
 

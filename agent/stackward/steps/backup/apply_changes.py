@@ -18,7 +18,7 @@ from pathlib import Path
 from stackward.core import gitignore
 from stackward.steps.backup import direct_copy, in_place, moved_files
 from stackward.steps.backup.changes import Changes
-from stackward.tools import btrfs, filesystem, rsync
+from stackward.tools import btrfs, filesystem
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ def apply(
     here, there = os.fsencode(source), os.fsencode(target)
     old_tree = os.fsencode(before / source.relative_to(subvolume)) if before is not None else b""
     digests: dict[bytes, str] = {}
-    with moved_files.set_aside(_renamed(changes, here, rules), here, there, before, old_tree) as moved:
+    with moved_files.set_aside(renamed(changes, here, rules), here, there, before, old_tree) as moved:
         plan = _cleared(changes, here, there, rules, linked=linked)
         grown = sum(_size(here, path) - _size(there, path) for path in [*plan.content, *plan.in_place])
         try:
@@ -89,30 +89,7 @@ def apply(
     return Applied(sorted(content | attributes), plan.gone, digests, written, grown - plan.lost)
 
 
-def copy_unseen(changes: Changes, source: Path, subvolume: Path, target: Path, base: Path) -> None:
-    """After a full scan: copy the files whose content changed, and whose size and time, by which it goes, did not.
-
-    Those are the ones that still are the last backup's (`base` is its part): all others it has replaced.
-
-    Raises:
-        CommandError, OSError: they are not copied.
-        ValueError: nor are they where one has too many names for all to be told.
-    """
-    here, there, last = os.fsencode(source), os.fsencode(target), os.fsencode(base)
-    touched = {*changes.content, *changes.extents, *_renamed(changes, here, ())}
-    unseen = {path for path in touched if path and _is_file_of_both(there, last, path) and status_of(here, path)}
-    others = {name for path in unseen for name in _other_names(source, subvolume, path)}
-    unseen |= {name for name in others if status_of(there, name)}
-    rsync.copy_named(source, target, unseen, "--ignore-times")
-
-
-def _is_file_of_both(root: bytes, other: bytes, path: bytes) -> bool:
-    """Whether a regular file has the same inode number in both; in a snapshot and among hard links it is the same file."""
-    one, two = status_of(root, path), status_of(other, path)
-    return one is not None and two is not None and stat.S_ISREG(one.st_mode) and one.st_ino == two.st_ino
-
-
-def _renamed(changes: Changes, here: bytes, rules: tuple[gitignore.Rule, ...]) -> Iterator[bytes]:
+def renamed(changes: Changes, here: bytes, rules: tuple[gitignore.Rule, ...]) -> Iterator[bytes]:
     """All that has, or is in something that has, another name than before, or is new."""
     for path in _topmost(changes):
         found = status_of(here, path)
@@ -253,11 +230,11 @@ def _with_other_names(
     paths: AbstractSet[bytes], source: Path, subvolume: Path, rules: tuple[gitignore.Rule, ...]
 ) -> set[bytes]:
     """With the other names that their files have within the tree: those are copied together, or they would part."""
-    others = {name for path in paths for name in _other_names(source, subvolume, path)}
+    others = {name for path in paths for name in other_names(source, subvolume, path)}
     return {*paths, *(name for name in others if not _left_out(rules, name, is_directory=False))}
 
 
-def _other_names(source: Path, subvolume: Path, path: bytes) -> Iterator[bytes]:
+def other_names(source: Path, subvolume: Path, path: bytes) -> Iterator[bytes]:
     """The other names, within the tree, of a file with several."""
     found = os.lstat(os.fsencode(source) + b"/" + path)
     if not stat.S_ISDIR(found.st_mode) and found.st_nlink > 1:

@@ -7,12 +7,9 @@ snapshots tell what changed between them, `apply_changes` does the same from tha
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,11 +19,8 @@ from stackward.core import artifacts
 from stackward.steps.backup.day import Day
 from stackward.tools import filesystem, manifest, rsync
 
-_CHUNK = 1 << 20
 _BATCH = 10_000
 _QUICKLY = 10_000
-_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
-_COARSE_SECONDS = 1.0  # the kernel stamps files by a clock that is a little behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,59 +54,6 @@ def first_pass(
     target.mkdir(parents=True, exist_ok=True)
     link_to = None if day.subvolume else shared
     return rsync.copy(source, target, link_to=link_to, filters=filters, on_progress=on_progress, known=known)
-
-
-def copy_touched(source: Path, target: Path, shared: Path | None, since: float) -> None:
-    """After a full scan: copy the files that changed behind an unchanged size and time, by which it goes.
-
-    Those have a later ctime than `since` (seconds since the epoch), when the last backup's copying began. With `shared`, the
-    last backup's part, only files that are that very file are looked at; all others have been copied just now.
-
-    Raises:
-        CommandError, OSError: they are not copied.
-    """
-    here, there = os.fsencode(source), os.fsencode(target)
-    changed = []
-    for found in walk(target, shared, b"."):
-        path = found.path.removeprefix(b"./")
-        one, copy = here + b"/" + path, there + b"/" + path
-        if (found.known or shared is None) and _was_touched(one, since) and _differs(one, copy):
-            changed.append(path)
-    rsync.copy_named(source, target, changed, "--ignore-times", "--ignore-missing-args")
-
-
-def _was_touched(path: bytes, since: float) -> bool:
-    try:
-        status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_ctime > since - _COARSE_SECONDS
-
-
-def _differs(one: bytes, other: bytes) -> bool:
-    """Whether two files have different content; one that is gone meanwhile does not count."""
-    try:
-        with _opened(one) as first, _opened(other) as second:
-            while True:
-                mine, theirs = first.read(_CHUNK), second.read(_CHUNK)
-                if mine != theirs:
-                    return True
-                if not mine:
-                    return False
-    except OSError as error:
-        if error.errno not in _NO_FILE:
-            raise
-        return False
-
-
-@contextmanager
-def _opened(path: bytes) -> Iterator[IO[bytes]]:
-    """Without waiting, and without following a link: in a live tree anything may be there by now."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise FileNotFoundError(errno.ENOENT, "no file any more")
-        yield file
 
 
 def second_pass(

@@ -14,7 +14,7 @@ from stackward.core.errors import DiskFullError, StackwardError
 from stackward.core.index import TreeEntry
 from stackward.core.model import Stack, Tree
 from stackward.core.patterns import rsync_filters
-from stackward.steps.backup import apply_changes, changed_lines, changes, copying, sources
+from stackward.steps.backup import apply_changes, changed_lines, changes, copying, sources, unseen
 from stackward.steps.backup.day import Day
 from stackward.steps.backup.sources import Source
 from stackward.steps.restore import kept
@@ -118,10 +118,10 @@ def _copy_unseen(
     place, base = day.place(relative), last.path / relative
     if found is None or snapshot is None:
         if last.since is not None:
-            copying.copy_touched(read_from, place, None if elsewhere else base, last.since)
+            unseen.by_ctime(read_from, place, None if elsewhere else base, last.since)
         return ""
     try:
-        apply_changes.copy_unseen(found, read_from, snapshot, place, base)
+        unseen.by_account(found, read_from, snapshot, place, base)
     except ValueError as error:  # a file has more names than the kernel tells at once
         return f"what changed behind an unchanged time could not be copied: {error}"
     return ""
