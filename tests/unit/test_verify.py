@@ -12,6 +12,7 @@ from stackward.core.errors import ExitCode, StackwardError
 from stackward.core.model import Outcome
 from stackward.core.progress import Silent
 from stackward.jobs import verify
+from stackward.steps import catalog
 from stackward.steps.catalog import Artifact
 from stackward.steps.verification import Fault, check
 from stackward.store import Store, is_damaged
@@ -253,3 +254,11 @@ def test_whatever_is_changed_is_found_and_nothing_else(tmp_path_factory, files, 
     artifact = Artifact(ArtifactName(NOW, ArtifactKind.DATA, root.name), root, NOW, stacks=("shop",))
 
     assert {(f.fault, os.fsencode(f.path)) for f in check(artifact, Silent()).findings} == expected
+
+
+@pytest.mark.parametrize("target", ["/", "x" * 300, "nowhere"])
+def test_a_link_that_is_asked_for_is_not_followed(settings, store, target):
+    path = data_backup(settings.backup_root, "data-2026-11-03", MADE, {"shop": {"a": b"1"}})
+    os.symlink(target, path / "shop" / "link")
+    [artifact] = catalog.catalog(settings)
+    assert check(artifact, Silent(), ["shop/link"]).damaged == 0

@@ -183,9 +183,11 @@ def _walk(root: bytes, only: Sequence[bytes] | None) -> Iterator[bytes]:
     """Regular files below `root` (less the manifest itself) by their paths relative to it, sorted by path bytes."""
     own = os.fsencode(MANIFEST)
     for start in [b""] if only is None else sorted(only, key=lambda path: path + b"/"):
-        if start and stat.S_ISREG(_mode(root + b"/" + start)):
+        mode = _mode(root + b"/" + start) if start else stat.S_IFDIR
+        if stat.S_ISREG(mode):
             yield start
-            continue
+        if not stat.S_ISDIR(mode):
+            continue  # a link is not followed, wherever it leads
         parents = [start + b"/" if start else b""]
         todo = [iter(filesystem.sorted_entries(root + b"/" + start))]
         while todo:
