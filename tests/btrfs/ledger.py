@@ -51,13 +51,13 @@ class Ledger:
 
     def pruned(self, now: datetime) -> None:
         """What retention promises is there, and nothing else but what it says that it keeps in doubt."""
-        bad = {name for name, _ in self.damaged}
         for stack, after in self._by_stack().items():
             before = self.backups[stack]
             assert after.items() <= before.items()
             if stack in self.held or stack not in self._host.stacks:
                 assert after == before, f"{stack} is held or gone, and lost {before.keys() - after.keys()}"
                 continue
+            bad = {name for name, of in self.damaged if of == stack}
             must = promised({name: at for name, at in before.items() if name not in bad})
             young = {name for name, at in before.items() if now.astimezone(UTC) - at < YOUNG}
             assert must <= after.keys(), f"{stack} lost {must - after.keys()} at {now}"

@@ -488,7 +488,7 @@ def test_a_disk_that_is_full_half_way(fresh_host, backup):
     parts = tiny.by_stack(done)
     assert parts["large"]["outcome"] == "failed"
     assert "no space left" in " ".join(parts["large"]["reasons"])
-    assert "HINT: free space there" in " ".join(parts["large"]["reasons"])
+    assert "HINT: make room there" in " ".join(parts["large"]["reasons"])
     assert parts["small"]["outcome"] == "ok"
     assert host.stackward_json("verify", check=False)["exit_code"] == 0
     assert (
