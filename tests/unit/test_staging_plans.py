@@ -106,11 +106,25 @@ def test_an_override_wins_and_lifts_what_it_speaks_of(host, stack):
         ("services: {web: {volumes: ['{volume}/shop:/live']}}", "it may be mounted read-only"),
         ("services: {web: {volumes: ['/var/run/docker.sock:/x']}}", "Docker's socket"),
         ("volumes: {all: {external: true}}\nservices: {web: {volumes: ['all:/x']}}", "external"),
+        ("volumes: {all: {name: shop_cache}}\nservices: {web: {volumes: ['all:/x']}}", "leave `name:` out"),
+        ("services: {web: {volumes_from: ['container:shop-web-1']}}", "volumes_from"),
     ],
 )
 def test_an_override_that_cannot_be_used_refuses_the_instance(host, stack, override, why):
     stack("shop", web(), **{"compose.staging.yaml": override.replace("{volume}", str(host.settings.volume))})
     assert why in reasons(plan_of(host)["shop"])
+
+
+def test_a_volume_that_an_override_adds_is_the_instances_own(host, stack):
+    added = "volumes: {more: {}}\nservices: {web: {volumes: ['more:/x']}}"
+    stack("shop", web(), **{"compose.staging.yaml": added})
+    assert reasons(plan_of(host)["shop"]) == ""
+
+
+def test_no_instance_takes_the_place_of_another_stack(host, stack):
+    stack("shop", web())
+    stack("shop-staging", "services: {web: {image: nginx}}")
+    assert "its instance would be called shop-staging, as the stack shop-staging is" in reasons(plan_of(host)["shop"])
 
 
 def test_of_two_that_want_one_port_the_second_is_refused(host, stack):

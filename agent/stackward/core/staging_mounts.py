@@ -155,7 +155,18 @@ def audit(model: Mapping[str, Any], facts: Facts) -> Iterator[Refusal]:
             source = str(mount.get("source") or "")
             if mount.get("type") == "bind" and (reason := _reaches(source, facts, bool(mount.get("read_only")))):
                 yield Refusal(f"compose.staging.yaml: {display(name)}: {display(source)} {reason}")
+        for other in service.get("volumes_from") or []:
+            if str(other).startswith("container:"):
+                yield Refusal(
+                    f"compose.staging.yaml: {display(name)}: volumes_from {display(str(other))} is not the instance's"
+                )
+    project = str(model.get("name") or "")
     for name, declared in (model.get("volumes") or {}).items():
+        called = str((declared or {}).get("name") or "")
+        if called and not called.startswith(f"{project}_"):
+            yield Refusal(
+                f"compose.staging.yaml: the volume {display(name)} is called {display(called)}: leave `name:` out"
+            )
         device = str(((declared or {}).get("driver_opts") or {}).get("device") or "")
         if (declared or {}).get("external"):
             yield Refusal(f"compose.staging.yaml: the volume {display(name)} is external, and so production's")

@@ -83,7 +83,11 @@ def run(
     parts = []
     proofs: dict[str, list[str]] = {}
     for number, stack in enumerate(chosen):
-        part, proven = _drill(means, means.docker, stack, artifacts, wanted, image, number)
+        proven: tuple[str, ...] = ()
+        if alike := next(staging.called_alike(stack.project + DRILL_SUFFIX, stacks), None):
+            part = StackResult(stack.name, Outcome.SKIPPED, (str(alike),))
+        else:
+            part, proven = _drill(means, means.docker, stack, artifacts, wanted, image, number)
         parts.append(part)
         proofs[display(stack.name)] = list(proven)
         means.store.record_drill(stack.name, means.now, part.outcome, part.artifact, proven, part.reasons)

@@ -92,11 +92,32 @@ def plans(settings: Settings, docker: Docker | None, stacks: Sequence[Stack], *,
     taken = [(port, f"by {display(stack.name)} itself") for stack in stacks for port in published(stack)]
     checked = []
     for one in sorted(found, key=lambda each: os.fsencode(each.stack.name)):
-        reasons = tuple(_clashes(one, taken))
+        reasons = (*_clashes(one, taken), *(() if one.service else called_alike(one.project, stacks)))
         checked.append(replace(one, refusals=(*one.refusals, *reasons)))
         if not checked[-1].refusals:
             taken += [(port, f"by the instance of {display(one.stack.name)}") for port in one.ports]
     return checked
+
+
+def called_alike(project: str, stacks: Sequence[Stack]) -> Iterator[Refusal]:
+    """Compose would take another stack of that name for the instance, and remove what is not of it."""
+    other = next((stack for stack in stacks if stack.project == project), None)
+    if other is not None:
+        yield Refusal(
+            f"its instance would be called {display(project)}, as the stack {display(other.name)} is",
+            f"give {display(other.name)} another project name (`name:` in its compose file)",
+        )
+
+
+def _not_ours(settings: Settings, docker: Docker | None, project: str) -> Iterator[Refusal]:
+    """The same of projects that are no stacks, as far as they have containers."""
+    for container in docker.containers(project) if docker is not None else ():
+        if not Path(container.working_dir).is_relative_to(settings.state_dir):
+            yield Refusal(
+                f"its instance would be called {display(project)}, and {display(container.name)} is of such a project",
+                "give that project another name",
+            )
+            return
 
 
 def published(stack: Stack) -> tuple[HostPort, ...]:
@@ -150,7 +171,7 @@ def derive(
     override = next((path for name in OVERRIDES if (path := stack.directory / name).is_file()), None)
     if override is not None:
         derived = _merged(derived, override, stack, place, facts)
-    refusals = (*derived.refusals, *_unwritable(derived.model))
+    refusals = (*_not_ours(settings, docker, place.project), *derived.refusals, *_unwritable(derived.model))
     return Plan(stack, place.project, place.directory, derived.model, "", refusals, derived.notes, derived.files)
 
 
