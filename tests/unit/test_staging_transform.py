@@ -196,6 +196,7 @@ def test_an_image_that_production_builds_is_used_and_never_built():
 
 def test_an_image_is_not_pulled_over_productions():
     assert web(model(pull_policy="always"))["pull_policy"] == "missing"
+    assert web(model(pull_policy="never"))["pull_policy"] == "never"
 
 
 def test_labels_that_others_go_by_are_left_out():

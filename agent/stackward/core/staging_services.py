@@ -77,7 +77,8 @@ class Staged:
                 self._note(f"`{display(key)}` is not known to be safe in a staging instance, left out")
         out = {key: self._service[key] for key in said if key in _KEPT}
         out["image"] = str(self._service.get("image") or f"{self._wish.production}-{self._name}")
-        out["pull_policy"] = "never" if not self._service.get("image") else "missing"
+        local = not self._service.get("image") or self._service.get("pull_policy") == "never"
+        out["pull_policy"] = "never" if local else "missing"
         out["labels"] = dict(LABELS)
         own = (
             ("environment", self._environment()),
