@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 
 import pytest
@@ -51,6 +52,16 @@ def test_only_stacks_that_ask_for_it_have_an_instance(host, stack):
     stack("shop", web())
     stack("wiki", web(staged="staging: false"))
     assert list(plan_of(host)) == ["shop"]
+
+
+def test_a_name_that_no_compose_file_can_carry_is_refused_beforehand(host, stack):
+    odd = os.fsdecode(os.fsencode(host.settings.volume) + b"/caf\xe9")
+    os.mkdir(odd)
+    (host.settings.volume / "shop").rmdir()
+    (host.settings.volume / "shop").symlink_to(odd)
+    os.mkdir(os.fsdecode(os.fsencode(host.settings.volume) + b"/.nightly/caf\xe9"))
+    stack("shop", web())
+    assert r"caf\xe9: no compose file can carry a name that is not UTF-8" in reasons(plan_of(host)["shop"])
 
 
 def test_what_is_written_is_what_compose_understands(host, stack):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -258,10 +260,10 @@ def _merged(derived: Derived, override: Path, stack: Stack, place: Place, facts:
 
 
 def _unwritable(model: Mapping[str, Any]) -> Iterator[Refusal]:
-    try:
-        as_yaml(model).encode()
-    except (UnicodeEncodeError, yaml.YAMLError):
-        yield Refusal("a name in it is not UTF-8, which no compose file can carry")
+    """YAML has a way to write a name down that is not UTF-8, which Compose does not read."""
+    said = json.dumps(model, ensure_ascii=False)
+    for name in re.findall(r'[^"]*[\ud800-\udfff][^"]*', said)[:1]:
+        yield Refusal(f"{display(name)}: no compose file can carry a name that is not UTF-8")
 
 
 def _sources(model: Mapping[str, Any]) -> Iterator[str]:
