@@ -295,6 +295,86 @@ def test_volumes_that_are_not_the_stacks_own_stay(with_volume: ShopWithVolume, a
     assert shop.running() == ["web"]
 
 
+SEVERAL = """
+services:
+  web:
+    image: {image}
+    command: [sh, -c, "while sleep 0.1; do echo written >> /files/log; done"]
+    stop_signal: SIGKILL
+    network_mode: none
+    volumes: ["files:/files", "/unnamed"]
+  seed:
+    image: {image}
+    command: [sh, -c, "echo seeded >> /files/seed; echo seeded >> /unnamed/seed"]
+    network_mode: none
+    volumes: ["files:/files", "/unnamed"]
+volumes:
+  files: {{}}
+"""
+
+
+def inside(shop: Shop, service: str) -> dict[str, Path]:
+    """Where the anonymous volumes of a service's container are, by where it has them."""
+    (found,) = [one for one in Docker(DOCKER_HOST).containers(shop.name) if one.service == service]
+    return {mount.target: Path(mount.source) for mount in found.mounts if len(mount.name) == 64}
+
+
+@pytest.mark.parametrize("point", ["", "convert-freed", "convert-removed"])
+def test_anonymous_volumes_and_containers_that_have_ended_are_there_afterwards(
+    with_volume: ShopWithVolume, api: Any, point: str
+) -> None:
+    """The volume can go only with the containers that have it; Compose makes each of them again, with what it had."""
+    shop = with_volume
+    shop.host.stack(shop.name, SEVERAL.format(image=shop.image))
+    shop.up(api)
+    assert is_written(shop.place)
+    for target in ("/unnamed", "/asked-for"):
+        (inside(shop, "web")[target] / "upload").write_text("precious")
+    before = {service: inside(shop, service) for service in ("web", "seed")}
+    volumes = set(api.volumes()["Volumes"] and [one["Name"] for one in api.volumes()["Volumes"]])
+    planned = shop.convert("files", dry_run=True).details["remade"]
+    assert {one["container"]: one["started"] for one in planned} == {
+        f"{shop.name}-web-1": True,
+        f"{shop.name}-seed-1": False,
+    }
+
+    if point:
+        assert shop.killed_at(point, "files").returncode == -9
+        recover(shop)
+        shop.convert("files", "r2")
+    else:
+        shop.convert("files")
+
+    assert shop.place == shop.target(shop.files)
+    assert {service: inside(shop, service) for service in ("web", "seed")} == before
+    assert (inside(shop, "web")["/asked-for"] / "upload").read_text() == "precious"
+    states = {one.service: one.state for one in Docker(DOCKER_HOST).containers(shop.name)}
+    assert states == {"web": "running", "seed": "created"}
+    assert (shop.place / "seed").read_text() == "seeded\n"  # it did not run again
+    assert {one["Name"] for one in api.volumes()["Volumes"]} - volumes == {shop.kept}
+
+    convert.undo_last(shop.name, shop.means("r3"), shop.stacks())
+    assert {service: inside(shop, service) for service in ("web", "seed")} == before
+    assert shop.running() == ["web"]
+
+
+def test_a_container_that_nobody_would_make_again_is_in_the_way(with_volume: ShopWithVolume, api: Any) -> None:
+    shop = with_volume
+    shop.up(api)
+    run = [*compose.command(), "run", "--name", f"{shop.name}-by-hand", "web", "true"]
+    subprocess.run(run, cwd=shop.directory, check=True, capture_output=True)
+    with pytest.raises(RefusedError, match=r"by-hand has it, and would be lost.*docker rm"):
+        shop.convert("files")
+    api.remove_container(f"{shop.name}-by-hand")
+    shop.convert("files")
+    subprocess.run(run, cwd=shop.directory, check=True, capture_output=True)
+    with pytest.raises(RefusedError, match="would be lost"):
+        convert.undo_last(shop.name, shop.means("r2"), shop.stacks())
+    assert shop.running() == ["web"]
+    assert shop.place == shop.target(shop.files)
+    api.remove_container(f"{shop.name}-by-hand")
+
+
 @pytest.fixture
 def shop(tmp_path: Path, volume: Path, api: Any, image: str, needs_compose: None) -> Iterator[Shop]:
     made = Shop(tmp_path, volume, image)
@@ -383,6 +463,41 @@ def test_what_cannot_be_done_safely_is_refused_with_the_reason(shop: Shop, api: 
         convert.run(Request(shop.name), replace(shop.means(), docker=None), shop.stacks())
     assert (shop.library / "f").read_text() == "before"
     assert not (shop.target("library")).exists()
+
+
+def test_who_reads_all_of_the_host_is_not_in_the_way(shop: Shop) -> None:
+    """As node-exporter and cAdvisor do. Who may write into what holds the tree is."""
+    other = shop.host.stack("watch", "services: {web: {image: x, volumes: ['/:/host:ro']}}\n")
+    assert shop.convert("library", dry_run=True).details["notes"] == []
+    shop.host.stack("watch", f"services: {{web: {{image: x, volumes: ['{shop.directory}:/host:ro']}}}}\n")
+    (note,) = shop.convert("library", dry_run=True).details["notes"]
+    assert f"stack watch reads {shop.directory}" in note
+    shop.host.stack("watch", f"services: {{web: {{image: x, volumes: ['{shop.library}/deep:/host:ro']}}}}\n")
+    with pytest.raises(RefusedError, match="stack watch uses it"):
+        shop.convert("library")
+    shop.host.stack("watch", f"services: {{web: {{image: x, volumes: ['{shop.directory}:/host']}}}}\n")
+    with pytest.raises(RefusedError, match="stack watch uses it"):
+        shop.convert("library")
+    (other / "compose.yaml").unlink()
+    assert shop.convert("library").outcome is Outcome.OK
+
+
+def test_the_room_is_that_for_all_trees_together(shop: Shop) -> None:
+    free = filesystem.free_bytes(shop.volume)
+    for place in (shop.data, shop.library):
+        with (place / "large").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free * 6 // 10)
+    planned = shop.convert(dry_run=True).details
+    assert [one["tree"] for one in planned["moves"]] == ["data"]
+    assert "of which other trees take" in planned["staying"][-1]["why"]
+
+
+def test_a_killed_copy_is_gone_when_the_appliance_starts_again(shop: Shop, api: Any) -> None:
+    shop.up(api)
+    assert shop.killed_at("convert-proven").returncode == -9
+    assert [name for name in os.listdir(shop.volume / shop.name) if name.startswith(".incoming-")]
+    recover(shop)
+    assert os.listdir(shop.volume / shop.name) == []
 
 
 def test_a_volume_without_room_is_refused_before_anything_begins(shop: Shop) -> None:

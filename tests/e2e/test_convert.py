@@ -11,20 +11,28 @@ from e2e import tiny
 pytestmark = pytest.mark.e2e
 
 MODEL = {
-    "services": {"app": tiny.service("./data:/data", "files:/files", labels={"stackward.backup": "true"})},
+    "services": {
+        "app": tiny.service("./data:/data", "files:/files", "/unnamed", labels={"stackward.backup": "true"}),
+        "once": tiny.service("files:/files", entrypoint=["true"], restart="no"),
+    },
     "volumes": {"files": {}},
 }
+# The one that has ended is made again, and not started again.
+STATES = {"moved-app-1": "running", "moved-once-1": "created"}
 FILES = "docker volume inspect -f '{{json .Options}}' moved_files"
 
 
 @pytest.fixture
 def moved(small):
     tiny.up(small, "moved", MODEL, {"data/file": "precious\n"})
-    small.run("docker exec moved-app-1 sh -c 'echo written >/files/file'")
+    small.run("docker exec moved-app-1 sh -c 'echo written >/files/file; echo kept >/unnamed/file'")
+    small.wait_until("docker ps -a --format '{{.Names}} {{.State}}' | grep -q 'moved-once-1 exited'", every=0.2)
     return small
 
 
 def seen(host) -> list[str]:
+    """What the stack has in its trees; beside them, an anonymous volume goes wherever its container goes."""
+    assert host.run("docker exec moved-app-1 cat /unnamed/file").stdout == "kept\n"
     return host.run("docker exec moved-app-1 cat /data/file /files/file").stdout.split()
 
 
@@ -38,7 +46,7 @@ def goes_back_to_a_snapshot_and_forth(host) -> None:
     host.stackward("restore", "moved", "--undo")
     assert host.run("docker exec moved-app-1 cat /data/file").stdout == "wrong\n"
     assert host.stackward_json("snapshot", "delete", "before")["outcome"] == "ok"
-    assert tiny.states(host) == {"moved-app-1": "running"}
+    assert tiny.states(host) == STATES
 
 
 def test_a_stack_moves_to_the_volume_is_backed_up_from_there_and_comes_back(moved):
@@ -48,7 +56,7 @@ def test_a_stack_moves_to_the_volume_is_backed_up_from_there_and_comes_back(move
     assert moved.run("readlink /opt/docker/moved/data").stdout.strip() == "/srv/containers/moved/data"
     device = json.loads(moved.run(FILES).stdout)["device"]
     assert device == "/srv/containers/moved/moved_files"
-    assert tiny.states(moved) == {"moved-app-1": "running"}
+    assert tiny.states(moved) == STATES
     assert seen(moved) == ["precious", "written"]
     moved.run("docker exec moved-app-1 sh -c 'echo since >>/files/file'")
     assert "since" in moved.run(f"cat {device}/file").stdout
@@ -61,7 +69,7 @@ def test_a_stack_moves_to_the_volume_is_backed_up_from_there_and_comes_back(move
     assert undone["outcome"] == "ok", undone
     assert moved.run(FILES).stdout.strip() in ("null", "{}")
     moved.run("test -d /opt/docker/moved/data && test ! -L /opt/docker/moved/data")
-    assert tiny.states(moved) == {"moved-app-1": "running"}
+    assert tiny.states(moved) == STATES
     assert seen(moved) == ["precious", "written"]
 
 

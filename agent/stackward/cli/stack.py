@@ -82,5 +82,9 @@ def _lines(result: JobResult) -> Iterator[str]:
         yield f"put back: {place}"
     for place in details.get("left", ()):
         yield f"what changed since is left at {place}"
+    for one in details.get("remade", ()):
+        how = "" if one["started"] else ", and does not start it: it did not run"
+        yield f"Compose makes {one['container']} again{how}; its log, and what it wrote outside its volumes, goes"
+    yield from details.get("notes", ())
     if details.get("proofs"):
         yield "what was there is kept for seven days: --undo puts it back"

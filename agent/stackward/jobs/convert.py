@@ -6,14 +6,15 @@ What was there is kept for seven days.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from stackward.core.errors import RefusedError, SettingsError, StackwardError
-from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, Tree, TreeKind, display
+from stackward.core.model import Container, Counts, JobResult, Outcome, Stack, StackResult, Tree, TreeKind, display
 from stackward.steps import quiesce, sizes
 from stackward.steps.restore import kept, restoring
 from stackward.steps.restore.restoring import Means
@@ -38,11 +39,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What moves; and of the other trees, why they stay (`done`: they are on subvolumes already)."""
+    """What moves; and of the other trees, why they stay (`done`: they are on subvolumes already).
+
+    `remade` are the containers that Compose makes again for it, `notes` say what else comes of it.
+    """
 
     moves: tuple[Move, ...]
     done: tuple[Tree, ...]
     staying: tuple[tuple[Tree, str], ...]
+    remade: tuple[Container, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def run(request: Request, means: Means, discovery_stacks: Sequence[Stack]) -> JobResult:
@@ -64,6 +70,8 @@ def run(request: Request, means: Means, discovery_stacks: Sequence[Stack]) -> Jo
         ],
         "done": [display(tree.mount_name) for tree in plan.done],
         "staying": [{"tree": display(tree.mount_name), "why": why} for tree, why in plan.staying],
+        "remade": [{"container": display(one.name), "started": one.runs} for one in plan.remade],
+        "notes": list(plan.notes),
     }
     if not request.dry_run:
         _settle_killed(means, stack, plan.done)
@@ -98,6 +106,9 @@ def undo_last(stack_name: str, means: Means, discovery_stacks: Sequence[Stack]) 
     targets += [display(target) for _, target in volumes]
     plan = quiesce.whole_stack(stack)
     kept.require(record)
+    for step, _ in volumes:
+        if why := conversion.not_made_again(stack, step.subject):
+            raise RefusedError(f"volume {display(step.subject)}: {why}")
     # The record counts as undone only when the volumes are: killed before, all of it can be undone once more.
     with (
         quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT) as still,
@@ -136,19 +147,23 @@ def _plan(request: Request, means: Means, stack: Stack, stacks: Sequence[Stack])
         mounts=filesystem.mounts(),
         stacks=stacks,
         containers=means.docker.containers() if means.docker is not None else (),
-        size_of=lambda path: sizes.measure(path, seconds=_SIZE_SECONDS).allocated_bytes,
+        size_of=cache(lambda path: sizes.measure(path, seconds=_SIZE_SECONDS).allocated_bytes),
         volume_info=lambda name: means.docker.volume(name) if means.docker is not None and name else None,
         run_id=means.run_id,
     )
-    moves, done, staying = [], [], []
+    moves: list[Move] = []
+    done, staying = [], []
+    notes: dict[str, None] = {}
     for tree in _chosen(request, stack):
         if conversion.is_done(tree, volume):
             done.append(tree)
-        elif why := conversion.obstacle(stack, tree, situation):
+        elif why := conversion.obstacle(stack, tree, situation, promised_bytes=sum(move.bytes for move in moves)):
             staying.append((tree, why))
         else:
             moves.append(conversion.move_for(tree, situation))
-    return Plan(tuple(moves), tuple(done), tuple(staying))
+            notes |= dict.fromkeys(conversion.readers(stack, tree, situation))
+    remade = _having(stack, {move.tree.volume for move in moves} - {None})
+    return Plan(tuple(moves), tuple(done), tuple(staying), remade, tuple(notes))
 
 
 def _chosen(request: Request, stack: Stack) -> list[Tree]:
@@ -183,7 +198,8 @@ def _move(means: Means, stack: Stack, moves: Sequence[Move]) -> tuple[float | No
     homes = tuple({str(move.home): None for move in directories})
     record = restoring.record(means, stack, f"{WHAT} of {display(stack.name)}: {names}", homes, whole_stack=True)
     proofs = []
-    with ExitStack() as failed:
+    copies = [Step("delete", str(move.incoming)) for move in moves]
+    with means.undo.noted(f"{display(stack.name)} is copied to the volume", copies), ExitStack() as failed:
         for move in moves:
             failed.callback(conversion.abandon, move)
             conversion.begin(move, means.progress)
@@ -194,6 +210,8 @@ def _move(means: Means, stack: Stack, moves: Sequence[Move]) -> tuple[float | No
                 told = {"paths": proof.paths, "bytes": proof.bytes, "sha256": proof.digest}
                 proofs.append({"tree": display(move.tree.mount_name), **told})
             means.reach("convert-proven")
+            for move in moves:
+                conversion.name(move)
             record = replace(record, entries=tuple(map(conversion.entry, directories)))
             kept.write(means.kept, record)
             for move in directories:
@@ -217,19 +235,28 @@ def _bound(means: Means, move: Move) -> Step:
     return conversion.volume_step(move, info)
 
 
+def _having(stack: Stack, volumes: Collection[str | None]) -> tuple[Container, ...]:
+    """The containers that are removed, since Docker removes no volume that one has, and that Compose makes again."""
+    return tuple(one for one in stack.containers if any(mount.name in volumes for mount in one.mounts))
+
+
 @contextmanager
 def _volumes_exchanged(means: Means, stack: Stack, steps: Sequence[Step]) -> Iterator[None]:
-    """The body runs when the volumes were removed and made again; afterwards Compose starts the services that ran on them.
+    """The body runs when the volumes were removed and made again; afterwards Compose makes the containers that had them.
+
+    It starts those that ran.
 
     Whoever finds it broken off finishes it, or leaves the volume as it was, and has the services started.
     """
     if not steps or means.docker is None:
         yield
         return
-    names = {step.subject for step in steps}
-    services = [one.service for one in stack.running if any(mount.name in names for mount in one.mounts)]
-    up = [Step("up", str(stack.directory), service) for service in dict.fromkeys(services)]
-    with means.undo.promised(f"volumes of stack {stack.name} are exchanged", [*steps, *up]):
+    having = _having(stack, {step.subject for step in steps})
+    every = dict.fromkeys(one.service for one in having)
+    running = dict.fromkeys(one.service for one in having if one.runs)
+    again = [Step("create", str(stack.directory), service) for service in every]
+    again += [Step("up", str(stack.directory), service) for service in running]
+    with means.undo.promised(f"volumes of stack {stack.name} are exchanged", [*steps, *again]):
         means.reach("convert-volumes")
         for step in steps:
             volume_move.exchange(means.docker, step.detail, means.reach)

@@ -33,7 +33,8 @@ class Step:
 
     `do` is "start", "unpause" or "stop" (`subject`: a container's ID), "exec" (`detail`: the command, run in the container
     `subject`), "rename" (`subject` back to `detail`; whatever stands at `detail` is moved to `detail` + ".stackward-undone"),
-    "up" (the compose project in the directory `subject`, or only its service `detail`), "discard" (removes that project,
+    "up" (the compose project in the directory `subject`, or only its service `detail`), "create" (the containers of that
+    service, without starting them), "discard" (removes that project,
     then `subject` itself and the path `detail`, if any), "delete" (removes the path `subject`), "unit" (starts the host's
     unit `subject` through the bridge in the directory `detail`, if it answers), or "volume" (`detail`: a
     `volume_move.VolumeMove`, settled).
@@ -229,6 +230,11 @@ def _up(step: Step) -> None:
         compose.up(Path(step.subject), (step.detail,) if step.detail else ())
 
 
+def _create(step: Step) -> None:
+    with suppress(process.CommandError):
+        compose.create(Path(step.subject), (step.detail,))
+
+
 def _discard(step: Step) -> None:
     """What it runs on goes only after it is down."""
     if os.path.isfile(os.path.join(step.subject, "compose.yaml")):
@@ -245,6 +251,7 @@ def _unit(step: Step) -> None:
 _WITHOUT_CONTAINER: dict[str, Callable[[Step], None]] = {
     "rename": lambda step: _rename_back(Path(step.subject), Path(step.detail)),
     "up": _up,
+    "create": _create,
     "discard": _discard,
     "delete": lambda step: btrfs.delete_directory(Path(step.subject)),
     "unit": _unit,

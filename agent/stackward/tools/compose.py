@@ -27,6 +27,7 @@ __all__ = [
     "Dependencies",
     "Resolution",
     "command",
+    "create",
     "dependencies",
     "down",
     "find_files",
@@ -108,6 +109,12 @@ def up(directory: Path, services: Sequence[str] = (), *, wait_seconds: float = 0
     """
     stall_seconds = wait_seconds + _ACT_STALL_SECONDS
     process.run([*command(), "up", "-d", *services], cwd=directory, stall_seconds=stall_seconds)
+
+
+def create(directory: Path, services: Sequence[str]) -> None:
+    """Make the containers of services as their files have them now, and start nothing. Raises CommandError."""
+    argv = [*command(), "up", "--no-start", "--no-deps", *services]
+    process.run(argv, cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
 
 
 def stop(directory: Path, services: Sequence[str] = ()) -> None:

@@ -16,6 +16,7 @@ from stackward.tools.docker_engine import DockerError, DockerUnavailableError, N
 from stackward.tools.docker_events import Events
 from stackward.tools.docker_exec import ExecResult, HookTimeout, execute
 from stackward.tools.docker_leftovers import Leftovers
+from stackward.tools.docker_stand_ins import StandIns
 from stackward.tools.docker_values import HELPER_LABEL, PROJECT_LABEL, VolumeInfo, container_of, volume_info
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _KILL_SECONDS = 2.0  # how long a container takes to be gone after Docker has ki
 _POLL_SECONDS = 0.2
 
 
-class Docker(Leftovers, Events):
+class Docker(Leftovers, StandIns, Events):
     """One engine. Nothing is asked before the first call; any call may raise DockerUnavailableError: none answers."""
 
     def containers(self, project: str | None = None) -> list[Container]:
@@ -171,14 +172,6 @@ class Docker(Leftovers, Events):
         with self._translated(f"remove volume {name}"):
             try:
                 self._api.remove_volume(name)
-            except docker.errors.NotFound:
-                return
-
-    def remove_stopped(self, container_id: str) -> None:
-        """Remove a container that does not run; its volumes stay. Raises DockerError for one that does."""
-        with self._translated(f"remove {container_id[:12]}"):
-            try:
-                self._api.remove_container(container_id, v=False, force=False)
             except docker.errors.NotFound:
                 return
 

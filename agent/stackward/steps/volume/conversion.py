@@ -8,7 +8,7 @@ link to the new one, never neither.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from stackward.core.units import format_bytes
 from stackward.steps.restore import kept
 from stackward.steps.restore.kept import Entry
 from stackward.steps.undo import Step, Undo
-from stackward.steps.volume import sameness
+from stackward.steps.volume import sameness, volume_move
 from stackward.steps.volume.volume_move import KEPT_SUFFIX, VolumeMove
 from stackward.tools import btrfs, filesystem, rsync
 from stackward.tools.docker import VolumeInfo
@@ -70,15 +70,15 @@ def is_done(tree: Tree, volume: Path) -> bool:
     return tree.path.is_relative_to(volume) and tree.path != volume and filesystem.is_subvolume(tree.path)
 
 
-def obstacle(stack: Stack, tree: Tree, situation: Situation) -> str:
-    """Why the tree cannot be moved safely, or ""."""
+def obstacle(stack: Stack, tree: Tree, situation: Situation, *, promised_bytes: int = 0) -> str:
+    """Why the tree cannot be moved safely, or "". Of the volume's room, other trees will take `promised_bytes`."""
     if not tree.covered:
         return tree.reason or "it is not covered by backups"
     if tree.kind is TreeKind.VOLUME:
         why = _volume_of_others(stack, tree, situation)
     else:
         why = _unmovable(tree.source, tree.path, situation)
-    return why or _shared(stack, tree, situation) or _no_place(tree, situation)
+    return why or _shared(stack, tree, situation) or _no_place(tree, situation, promised_bytes)
 
 
 def _volume_of_others(stack: Stack, tree: Tree, situation: Situation) -> str:
@@ -98,7 +98,20 @@ def _volume_of_others(stack: Stack, tree: Tree, situation: Situation) -> str:
         ),
         "what an earlier move kept of it is still there": situation.volume_info(name + KEPT_SUFFIX) is not None,
     }
-    return next((why for why, holds in reasons.items() if holds), "")
+    return next((why for why, holds in reasons.items() if holds), "") or not_made_again(stack, name)
+
+
+def not_made_again(stack: Stack, volume: str) -> str:
+    """Which container would be lost with the volume that Docker has to remove, and why; or ""."""
+    found = volume_move.having(stack.containers, volume)
+    known = {service.name for service in stack.services}
+    for one in found:
+        if not one.one_off and one.service not in known:
+            return (
+                f"container {display(one.name)} has it, and would be lost: the compose file has no service"
+                f" {display(one.service)} any more. Remove it if it is not needed (docker rm {display(one.name)})"
+            )
+    return volume_move.lasting(found)
 
 
 def _unmovable(source: Path, path: Path, situation: Situation) -> str:
@@ -129,10 +142,10 @@ def _has_subvolumes(path: Path, situation: Situation) -> bool:
 
 
 def _shared(stack: Stack, tree: Tree, situation: Situation) -> str:
-    for other in situation.stacks:
-        for its in other.trees if other.name != stack.name else ():
-            if its.path == tree.path or its.path in tree.path.parents or tree.path in its.path.parents:
-                return f"stack {display(other.name)} uses it, too"
+    for other, its in _trees_of_others(stack, situation):
+        is_below = its.path == tree.path or tree.path in its.path.parents
+        if is_below or (its.path in tree.path.parents and its.writable):
+            return f"stack {display(other)} uses it, too"
     for container in situation.containers:
         if container.project == stack.project:
             continue
@@ -145,15 +158,31 @@ def _shared(stack: Stack, tree: Tree, situation: Situation) -> str:
     return ""
 
 
-def _no_place(tree: Tree, situation: Situation) -> str:
+def readers(stack: Stack, tree: Tree, situation: Situation) -> list[str]:
+    """Who reads what the tree lies in, and finds a link from now on that leads nowhere there, in words."""
+    return [
+        f"stack {display(other)} reads {display(its.path)}: in its containers, the link to the volume leads nowhere"
+        for other, its in _trees_of_others(stack, situation)
+        if tree.volume is None and its.path in tree.path.parents and not situation.volume.is_relative_to(its.path)
+    ]
+
+
+def _trees_of_others(stack: Stack, situation: Situation) -> Iterator[tuple[str, Tree]]:
+    for other in situation.stacks:
+        if other.name != stack.name:
+            yield from ((other.name, tree) for tree in other.trees)
+
+
+def _no_place(tree: Tree, situation: Situation, promised_bytes: int) -> str:
     target = target_of(tree, situation.volume)
     if os.path.lexists(target) and not _is_unfinished(target):
         return f"{display(target)} is there already"
     if target.parent.is_symlink() or (target.parent.exists() and not target.parent.is_dir()):
         return f"{display(target.parent)} is no directory"
     needed, free = situation.size_of(tree.path), filesystem.free_bytes(situation.volume)
-    if needed * _ROOM > free:
-        return f"it needs {format_bytes(needed)}, and the volume has {format_bytes(free)} left"
+    if (promised_bytes + needed) * _ROOM > free:
+        others = f", of which other trees take {format_bytes(promised_bytes)}" if promised_bytes else ""
+        return f"it needs {format_bytes(needed)}, and the volume has {format_bytes(free)} left{others}"
     return ""
 
 
@@ -177,18 +206,21 @@ def begin(move: Move, progress: Progress) -> None:
 
 
 def finish(move: Move, progress: Progress) -> sameness.Proof:
-    """While the stack stands still: what changed meanwhile is copied, all is compared, and the copy gets its name.
+    """While the stack stands still: what changed meanwhile is copied, and all is compared.
 
     Raises:
         StackwardError, OSError: it is not the same; nothing was changed.
     """
     _copy(move, progress)
     filesystem.sync_filesystem(move.incoming)
-    proof = sameness.prove(move.place, move.incoming)
+    return sameness.prove(move.place, move.incoming)
+
+
+def name(move: Move) -> None:
+    """The copy that was compared gets its name; who is killed before that leaves `incoming`, whose removal is on record."""
     os.setxattr(move.incoming, _UNFINISHED, b"1")
     filesystem.rename_new(move.incoming, move.target)
     filesystem.sync_path(move.target.parent)
-    return proof
 
 
 def volume_step(move: Move, info: VolumeInfo) -> Step:

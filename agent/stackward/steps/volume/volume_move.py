@@ -2,7 +2,8 @@
 
 Docker cannot change a volume: it is removed and made again, under its name and with its labels, so that Compose takes it for
 its own. A volume that any container has, also a stopped one, cannot be removed: the stack's own, stopped before, are
-removed too, and Compose makes them again. What the volume held is kept in another one.
+removed too, and Compose makes them again, with the anonymous volumes that they had. One that Compose would not make again
+is in the way. What the volume held is kept in another one.
 
 For a moment what production looks for is not under the volume's name. Where everything ends in that moment, a host that
 boots starts the stack on an empty volume. So whoever finds an exchange broken off finishes it if it had come that far: such
@@ -14,13 +15,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
 from stackward.core.errors import StackwardError
+from stackward.core.model import Container, display
 from stackward.tools import filesystem
 from stackward.tools.docker import PROJECT_LABEL, Docker, DockerError
 from stackward.tools.docker_values import VolumeInfo
@@ -70,6 +72,23 @@ def exchange(docker: Docker, written: str, reached: Callable[[str], None] = lamb
         _finish(docker, move)
 
 
+def having(containers: Iterable[Container], name: str) -> tuple[Container, ...]:
+    """Those that have the volume, also while they do not run."""
+    return tuple(one for one in containers if any(mount.name == name for mount in one.mounts))
+
+
+def lasting(containers: Sequence[Container]) -> str:
+    """Which of the containers, if removed, nobody would make again, in words; or ""."""
+    for one in containers:
+        if one.one_off or not one.service or not one.project:
+            how = "`docker compose run` made it" if one.one_off else "it is of no compose file"
+            return (
+                f"container {display(one.name)} has it, and would be lost: {how}."
+                f" Remove it if it is not needed any more (docker rm {display(one.name)})"
+            )
+    return ""
+
+
 def settle(docker: Docker, written: str) -> None:
     """After an exchange that ended in any way: finish it if production's data is away, else leave all as it is.
 
@@ -79,6 +98,7 @@ def settle(docker: Docker, written: str) -> None:
         DockerError: Docker could not do it.
     """
     with _explained(written) as move:
+        docker.remove_needless_stand_ins()
         info, kept = docker.volume(move.name), docker.volume(move.kept)
         if kept is None or (info is not None and info.options):
             return
@@ -125,13 +145,21 @@ def _stop(docker: Docker, move: VolumeMove) -> None:
 
 
 def _free(docker: Docker, name: str) -> None:
-    """Remove the stopped containers that have the volume. Raises DockerError where one of them runs."""
-    having = [one for one in docker.containers() if any(mount.name == name for mount in one.mounts)]
-    for container in having:
+    """Remove the stopped containers that have the volume; what keeps their anonymous volumes takes their places.
+
+    Raises:
+        DockerError: one of them runs, or nobody would make it again; nothing was changed.
+    """
+    found = having(docker.containers(), name)
+    for container in found:
         if container.runs:
             raise DockerError(f"{container.name} runs on it", hint="stop it, and try again")
-    for container in having:
-        docker.remove_stopped(container.id)
+    if why := lasting(found):
+        raise DockerError(why)
+    if len(projects := {one.project for one in found}) > 1:
+        raise DockerError(f"several projects have it: {', '.join(map(display, sorted(projects)))}")
+    for container in found:
+        docker.replace_by_stand_in(container.id)
 
 
 def _keep_meanwhile(docker: Docker, info: VolumeInfo) -> None:
