@@ -14,7 +14,7 @@ import pytest
 
 from btrfs.life import Life, account
 from stackward.config import Settings
-from stackward.core.errors import RefusedError, StackwardError
+from stackward.core.errors import RefusedError, SettingsError, StackwardError
 from stackward.core.model import JobResult, Outcome, Stack, Tree, TreeKind
 from stackward.core.progress import Silent
 from stackward.jobs import restore, restore_snapshot
@@ -131,6 +131,19 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(shop: Shop) -> Non
     assert not (shop.settings.state_dir / "kept").exists()
 
 
+def test_a_path_can_be_given_as_it_is_displayed(shop: Shop) -> None:
+    """Where a name has such a backslash of its own, that one is meant."""
+    for name in ("new\nline", "two\\nparts"):
+        (shop.data / name).write_text("then")
+    snapshots.create(shop.volume, NOW + timedelta(minutes=1))
+    for name in ("new\nline", "two\\nparts"):
+        (shop.data / name).unlink()
+    shop.restore("data/new\\nline")
+    assert (shop.data / "new\nline").read_text() == "then"
+    shop.restore("data/two\\nparts")
+    assert (shop.data / "two\\nparts").read_text() == "then"
+
+
 def test_a_subvolume_within_a_tree_that_becomes_a_directory_is_told(shop: Shop) -> None:
     btrfs.create_subvolume(shop.data / "inner")
     (shop.data / "inner/f").write_text("then")
@@ -153,7 +166,7 @@ def test_what_cannot_be_done_is_refused_and_nothing_changes(shop: Shop) -> None:
     with pytest.raises(StackwardError, match="holds no tree of shop"):
         shop.restore()
     shop.stack = replace(shop.stack, name="other")
-    with pytest.raises(RefusedError, match="no stack shop"):
+    with pytest.raises(SettingsError, match="no stack shop"):
         shop.restore()
     assert (shop.data / "file").read_text() == "now"
 

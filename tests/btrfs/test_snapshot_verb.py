@@ -83,6 +83,8 @@ def test_a_snapshot_is_made_listed_and_deleted(called: Called, volume: Path) -> 
         (("diff",), ExitCode.USAGE, "one snapshot or two"),
         (("restore", "x"), ExitCode.USAGE, "needs a snapshot and a stack"),
         (("restore", "x", "shop"), ExitCode.FAILED, "no snapshot x"),
+        (("restore", "x", "odd:"), ExitCode.USAGE, "names no path"),
+        (("create", "2026-11-21"), ExitCode.USAGE, "something else than a date"),
         (("restore", "x", "shop", "--overwrite"), ExitCode.USAGE, "--overwrite is for STACK:PATH"),
         (("list", "x"), ExitCode.USAGE, "takes no name"),
     ],

@@ -144,6 +144,29 @@ def test_the_grid_keeps_with_reasons_and_named_ones_stay(volume: Path) -> None:
     assert all(decision.reasons for decision in decisions)
 
 
+def test_a_named_one_of_a_day_takes_not_the_place_of_the_nightly_one(volume: Path) -> None:
+    for day in range(3):
+        snapshots.create(volume, NOW - timedelta(days=day))
+    snapshots.create(volume, NOW - timedelta(days=1) + timedelta(hours=9), label="mine")
+    decisions = snapshots.plan(snapshots.listed(volume, UTC), Keep(daily=2), NOW)
+    assert {one.item.key: one.keep for one in decisions} == {
+        "20261119_003000": False,
+        "20261120_003000": True,
+        "20261120_093000-mine": True,
+        "20261121_003000": True,
+    }
+
+
+def test_a_name_counts_before_a_label_and_a_label_before_a_date(volume: Path) -> None:
+    """A label that looks like a date can be there from before those were refused."""
+    old = snapshots.create(volume, NOW - timedelta(days=1), label="old")
+    snapshots.create(volume, NOW)
+    looks = old.path.rename(old.path.with_name("20261120_003000-20261121"))
+    known = snapshots.listed(volume, UTC)
+    assert snapshots.choose(known, "20261121").path == looks
+    assert snapshots.choose(known, "2026-11-21").name == "20261121_003000"
+
+
 def test_a_deleted_snapshot_is_gone_and_its_space_with_it(volume: Path) -> None:
     btrfs.create_subvolume(volume / "shop")
     made = snapshots.create(volume, NOW)

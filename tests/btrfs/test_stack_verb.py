@@ -16,7 +16,8 @@ pytestmark = pytest.mark.btrfs
 @pytest.mark.parametrize(
     ("words", "code", "why"),
     [
-        (("convert", "none-such"), ExitCode.FAILED, "no stack none-such"),
+        (("convert", "none-such"), ExitCode.USAGE, "no stack none-such"),
+        (("convert", "none-such", "--undo"), ExitCode.USAGE, "no stack none-such"),
         (("convert", "shop", "data", "--undo"), ExitCode.USAGE, "--undo takes the stack alone"),
         (("convert", "shop"), ExitCode.REFUSED, "no Docker Engine answers"),
         (("convert", "shop", "--undo"), ExitCode.REFUSED, "no Docker Engine answers"),

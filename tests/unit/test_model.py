@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from stackward.core.errors import BusyError, DamageError, ExitCode, RefusedError, SettingsError, StackwardError
-from stackward.core.model import Container, Outcome, Stack, Tree, TreeKind, display, typed
+from stackward.core.model import Container, Outcome, Stack, Tree, TreeKind, display, typed, undisplayed
 from stackward.core.progress import Silent
 
 
@@ -61,6 +61,11 @@ def test_any_name_can_be_printed(name, shown):
 @pytest.mark.parametrize("name", [b"caf\xe9", b"\xff\xfe", "plain é 名".encode(), b"a\\b", b"\\x41", b"--overwrite"])
 def test_a_name_can_be_typed_as_it_is_printed(name):
     assert typed(display(name)) == os.fsdecode(name)
+
+
+@pytest.mark.parametrize("name", [b"a\nb\t\x1b[31m", b"caf\xe9\r", "\u200b\U000e0001".encode(), b"plain", b"\\x7"])
+def test_a_name_is_read_as_it_was_printed(name):
+    assert undisplayed(display(name)) == os.fsdecode(name)
 
 
 def test_errors_say_what_to_do_and_end_the_process_with_their_code():

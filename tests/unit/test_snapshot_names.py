@@ -26,6 +26,12 @@ def test_a_label_that_is_no_plain_file_name_is_refused(label):
         snapshot_names.name_for(NOW, label)
 
 
+@pytest.mark.parametrize("label", ["20261121", "2026-11-21", "2026.11.21_0030", "20261121_003000", "20261121_003000-x"])
+def test_a_label_that_would_mean_other_snapshots_too_is_refused(label):
+    with pytest.raises(ValueError, match="something else than a date"):
+        snapshot_names.name_for(NOW, label)
+
+
 @pytest.mark.parametrize("name", [".incoming-x", "20261121", "20261332_000000", "20261121_003000-", "x20261121_003000"])
 def test_other_names_are_not_ours(name):
     assert snapshot_names.parse(name, UTC) is None

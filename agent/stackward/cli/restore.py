@@ -12,7 +12,7 @@ from rich.console import Console
 
 from stackward.cli import results
 from stackward.cli.context import Context
-from stackward.core.errors import SettingsError, StackwardError
+from stackward.core.errors import SettingsError
 from stackward.core.model import JobResult, display
 from stackward.jobs import restore, restore_config
 from stackward.runner import READS_BACKUPS, Resource, RunContext, exit_code, of_stack
@@ -154,7 +154,7 @@ def _stack(arguments: Namespace, appliance: Appliance, stack: str, path: str | N
     if arguments.undo:
         found = next((one for one in stacks if one.name == stack), None)
         if found is None:
-            raise StackwardError(f"there is no stack {display(stack)}", hint="`stackward stacks` names them all")
+            raise SettingsError(f"there is no stack {display(stack)}", hint="`stackward stacks` names them all")
         return restore.undo_last(found, means, dry_run=arguments.dry_run, force=arguments.force)
     request = restore.Request(
         stack,
@@ -169,11 +169,19 @@ def _stack(arguments: Namespace, appliance: Appliance, stack: str, path: str | N
 
 
 def stack_and_path(what: str, appliance: Appliance) -> tuple[str, str | None]:
-    """The stack's name goes up to the first colon, unless a stack is called all of it."""
+    """The stack's name goes up to the first colon, unless a stack is called all of it.
+
+    Raises:
+        SettingsError: nothing comes after the colon: all of the stack may not be what was meant.
+    """
     stack, colon, path = what.partition(":")
     if not colon or any(one.name == what for one in appliance.discovery.stacks):
         return what, None
-    return stack, path or None
+    if not path:
+        raise SettingsError(
+            f"{display(what)} names no path", hint=f"{display(stack)}:PATH; without the colon, all of the stack"
+        )
+    return stack, path
 
 
 def refuse_overwrite(stack: str) -> NoReturn:

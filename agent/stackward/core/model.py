@@ -309,6 +309,15 @@ def display(name: str | bytes | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def undisplayed(word: str) -> str:
+    r"""The name that was displayed as `word`, where it had no backslash of its own: `\n` is a line's end again."""
+    return re.sub(
+        r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt])",
+        lambda found: found[0].encode("ascii").decode("unicode_escape"),
+        typed(word),
+    )
+
+
 def typed(word: str) -> str:
     r"""A name as somebody types it who saw it displayed: `\xe9`, a byte that is not UTF-8, is that byte."""
     raw = re.sub(r"\\x([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), word)

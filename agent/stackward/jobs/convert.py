@@ -135,7 +135,7 @@ def _named(name: str, stacks: Sequence[Stack]) -> Stack:
     for stack in stacks:
         if stack.name == name:
             return stack
-    raise StackwardError(f"there is no stack {display(name)}", hint="`stackward stacks` names them all")
+    raise SettingsError(f"there is no stack {display(name)}", hint="`stackward stacks` names them all")
 
 
 def _plan(request: Request, means: Means, stack: Stack, stacks: Sequence[Stack]) -> Plan:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stackward.core.errors import RefusedError, StackwardError
+from stackward.core.errors import SettingsError, StackwardError
 from stackward.core.index import TreeEntry
-from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, Tree, display
+from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, Tree, display, undisplayed
 from stackward.steps import quiesce
 from stackward.steps.restore import kept, restore_path, restore_plan, restore_tree, restoring
 from stackward.steps.restore.restore_plan import Inside, Target
@@ -49,14 +49,15 @@ def run(request: Request, means: Means, discovery_stacks: Sequence[Stack]) -> Jo
 
     Raises:
         RefusedError: somebody else uses its trees, or it is not known whether it runs.
-        StackwardError, OSError: there is no such snapshot or stack, or it failed; what was there is there again.
+        SettingsError: there is no such stack, or no such path in it.
+        StackwardError, OSError: there is no such snapshot, or it failed; what was there is there again.
     """
     volume = Path(os.path.realpath(means.settings.volume))
     snapshots.require(volume)
     snapshot = snapshots.choose(snapshots.listed(volume, means.settings.zone), request.wanted)
     stack = next((one for one in discovery_stacks if one.name == request.stack), None)
     if stack is None:
-        raise RefusedError(f"there is no stack {display(request.stack)}", hint="`stackward stacks` names them all")
+        raise SettingsError(f"there is no stack {display(request.stack)}", hint="`stackward stacks` names them all")
     done = _Done(details={"snapshot": snapshot.name, "dry_run": request.dry_run})
     found = _targets(stack, volume, snapshot, done)
     inside = _inside(request, stack, snapshot, found)
@@ -94,7 +95,12 @@ def _inside(request: Request, stack: Stack, snapshot: Snapshot, found: Sequence[
         return None
     absent = f"{snapshot.name} holds no {display(request.path)} of {display(stack.name)}"
     roots = [(target.entry, target.source) for target in found]
-    return restore_plan.locate_in(roots, request.path, stack.directory, absent)
+    try:
+        return restore_plan.locate_in(roots, request.path, stack.directory, absent)
+    except StackwardError:
+        if (meant := undisplayed(request.path)) == request.path:
+            raise
+    return restore_plan.locate_in(roots, meant, stack.directory, absent)
 
 
 def _trees(

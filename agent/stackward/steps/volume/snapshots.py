@@ -93,14 +93,18 @@ def listed(volume: Path, zone: tzinfo) -> tuple[Snapshot, ...]:
 
 
 def choose(snapshots: Sequence[Snapshot], wanted: str) -> Snapshot:
-    """The newest that `wanted` may mean: a name, a label, a day, a time.
+    """The one of that name, or the newest with that label, or else that of that day or time.
 
     Raises:
         StackwardError: there is none.
     """
-    named = [one for one in snapshots if one.name == wanted]
-    if meant := named or [one for one in snapshots if snapshot_names.means(wanted, one.name)]:
-        return meant[-1]
+    for meant in (
+        [one for one in snapshots if one.name == wanted],
+        [one for one in snapshots if one.label == wanted != ""],
+        [one for one in snapshots if snapshot_names.means(wanted, one.name)],
+    ):
+        if meant:
+            return meant[-1]
     known = ", ".join(one.name for one in snapshots[-7:]) or "there are none"
     raise StackwardError(f"there is no snapshot {display(wanted)}", hint=f"the newest are: {known}")
 
@@ -192,14 +196,12 @@ def is_ours(path: Path) -> bool:
 
 
 def plan(snapshots: Sequence[Snapshot], keep: Keep, now: datetime) -> list[retention.Decision]:
-    """Which snapshots stay, and why. One that somebody named stays until somebody deletes it."""
-    items = [
-        retention.Item(one.name, one.when, held="somebody named it: `stackward snapshot delete` removes it")
-        if one.label
-        else retention.Item(one.name, one.when)
-        for one in snapshots
-    ]
-    return retention.plan(items, keep, now)
+    """Which snapshots stay, and why. One that somebody named stays until somebody deletes it, and takes no other's place."""
+    items = [retention.Item(one.name, one.when) for one in snapshots]
+    by_schedule = [item for item, one in zip(items, snapshots, strict=True) if not one.label]
+    decided = {decision.item.key: decision for decision in retention.plan(by_schedule, keep, now)}
+    named = ("held: somebody named it: `stackward snapshot delete` removes it",)
+    return [decided.get(item.key) or retention.Decision(item, keep=True, reasons=named) for item in items]
 
 
 def delete(
