@@ -37,13 +37,14 @@ class Step:
     service, without starting them), "discard" (removes that project,
     then `subject` itself and the path `detail`, if any), "delete" (removes the path `subject`), "unit" (starts the host's
     unit `subject` through the bridge in the directory `detail`, if it answers), or "volume" (`detail`: a
-    `volume_move.VolumeMove`, settled).
+    `volume_move.VolumeMove`, settled). `project` is what the one that is discarded is called.
     """
 
     do: str
     subject: str
     detail: str = ""
     timeout_seconds: float = 60.0
+    project: str = ""
 
 
 class WayBackError(StackwardError):
@@ -195,9 +196,23 @@ class Undo:
             hint = "it is tried again when the appliance starts and before its next run"
             raise WayBackError("; ".join(failures), hint=hint)
 
+    def _discard(self, step: Step) -> None:
+        """What it runs on goes only after it is down; where Compose cannot read its file, by what its parts are labelled."""
+        directory = Path(step.subject)
+        if (directory / "compose.yaml").is_file():
+            try:
+                compose.down(directory)
+            except process.CommandError:
+                if not step.project or self._docker is None:
+                    raise
+                self._docker.remove_project(step.project, step.subject)
+        for path in filter(None, (step.detail, step.subject)):
+            btrfs.delete_directory(Path(path))
+
     def _take(self, step: Step, stopping_since: float | None) -> None:
-        if step.do in _WITHOUT_CONTAINER:
-            _WITHOUT_CONTAINER[step.do](step)
+        acts = {**_WITHOUT_CONTAINER, "discard": self._discard}
+        if step.do in acts:
+            acts[step.do](step)
             return
         if self._docker is None:
             raise DockerUnavailableError("no Docker Engine answers")
@@ -235,14 +250,6 @@ def _create(step: Step) -> None:
         compose.create(Path(step.subject), (step.detail,))
 
 
-def _discard(step: Step) -> None:
-    """What it runs on goes only after it is down."""
-    if os.path.isfile(os.path.join(step.subject, "compose.yaml")):
-        compose.down(Path(step.subject))
-    for path in filter(None, (step.detail, step.subject)):
-        btrfs.delete_directory(Path(path))
-
-
 def _unit(step: Step) -> None:
     with suppress(BridgeUnavailableError, BridgeError):
         Bridge(Path(step.detail)).start(step.subject)
@@ -252,7 +259,6 @@ _WITHOUT_CONTAINER: dict[str, Callable[[Step], None]] = {
     "rename": lambda step: _rename_back(Path(step.subject), Path(step.detail)),
     "up": _up,
     "create": _create,
-    "discard": _discard,
     "delete": lambda step: btrfs.delete_directory(Path(step.subject)),
     "unit": _unit,
 }
