@@ -11,6 +11,7 @@ import os
 import tomllib
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -34,6 +35,7 @@ from stackward.core.values import (
     parse_recipients,
     parse_retention_days,
     parse_share,
+    parse_subnets,
     parse_urls,
     suggest,
 )
@@ -67,6 +69,8 @@ class Settings:
     minimum_free_bytes: int = 1 << 30  # below it a backup is refused before it begins
     snapshot_keep: Keep = Keep(daily=7, weekly=4)  # noqa: RUF009 - frozen
     snapshot_skip: tuple[str, ...] = ()
+    # Meant for tests of network devices (RFC 2544), so routed nowhere; what fakes addresses takes its first half.
+    staging_subnets: tuple[IPv4Network, ...] = (IPv4Network("198.19.0.0/16"),)
     truenas_host: str = ""
     truenas_user: str = "docker-backup"
     listen: tuple[str, int] | None = ("127.0.0.1", 9466)  # None: nothing is served
@@ -169,6 +173,13 @@ VARIABLES = (
         parse_list,
         "none",
         "nested subvolumes that snapshots and `.nightly` leave out: gitignore patterns of paths on the volume",
+    ),
+    Variable(
+        "STACKWARD_STAGING_SUBNETS",
+        "staging_subnets",
+        parse_subnets,
+        "198.19.0.0/16",
+        "where the networks of staging instances and drills have their subnets, `docker`: where Docker has all others'",
     ),
     Variable(
         "STACKWARD_SCHEDULE", "schedule", parse_boolean, "true", "whether anything happens by itself: the week below"

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from stackward.core.progress import Silent
 from stackward.jobs import staging
 from stackward.steps.undo import Undo
 from stackward.tools import btrfs, compose
-from stackward.tools.docker import Docker
+from stackward.tools.docker import PROJECT_LABEL, Docker
 from unit.hosts import DOCKER_HOST, SmallHost
 
 pytestmark = [pytest.mark.btrfs, pytest.mark.usefixtures("needs_compose")]
@@ -49,10 +50,26 @@ class Staged:
             """,
         )
 
-    def refresh(self) -> JobResult:
+    def means(self) -> staging.Means:
         undo = Undo(self.host.settings.state_dir / "undo", self.docker)
-        means = staging.Means(self.host.settings, self.docker, undo, Silent(), cleaned_seconds=1.0)
-        return staging.refresh(means, self.host.discover().stacks)
+        return staging.Means(self.host.settings, self.docker, undo, Silent(), cleaned_seconds=1.0)
+
+    def refresh(self) -> JobResult:
+        return staging.refresh(self.means(), self.host.discover().stacks)
+
+    def up(self) -> JobResult:
+        return staging.up(self.means(), self.host.discover().stacks, [self.name])
+
+    def down(self) -> JobResult:
+        return staging.down(self.means(), self.host.discover().stacks, ())
+
+    def has(self) -> tuple[set[str], set[str]]:
+        """The networks and the volumes of the instance, by what Compose calls them."""
+        project = f"{self.name}-staging"
+        networks = {one.key for one in self.docker.networks() if one.project == project}
+        label = "com.docker.compose.volume"
+        volumes = self.docker.volumes().values()
+        return networks, {one.labels[label] for one in volumes if one.labels.get(PROJECT_LABEL) == project}
 
     def instance(self) -> tuple[str, str]:
         """The one container of the instance, and what it saw."""
@@ -102,6 +119,131 @@ def test_a_database_that_takes_its_time_to_recover_is_waited_for_by_whoever_depe
     assert states == {"db": "running", "web": "running"}
 
 
+CHANGING = """
+x-stackward: {{staging: {{enabled: true, wait: 20s, empty: "cache,spool"}}}}
+services:
+  web: {{image: "{image}", command: [sleep, "1000"], stop_signal: SIGKILL, networks: [front, back],
+         volumes: ["{data}:/data", "cache:/cache", "spool:/spool"]}}
+  gone: {{image: "{image}", command: [sleep, "1000"], stop_signal: SIGKILL, networks: [back]}}
+networks: {{front: {{}}, back: {{}}}}
+volumes: {{cache: {{}}, spool: {{}}}}
+"""
+
+
+def test_what_an_instance_has_no_more_after_its_stack_changed_is_gone(staged: Staged, api: Any) -> None:
+    """What others have that are called alike stays, and so does what the instance has still."""
+    text = CHANGING.format(image=staged.image, data=staged.data)
+    staged.host.stack(staged.name, text)
+    assert staged.refresh().outcome is Outcome.OK
+    assert staged.has() == ({"front", "back"}, {"cache", "spool"})
+    cache = Path(api.inspect_volume(f"{staged.name}-staging_cache")["Mountpoint"])
+    (cache / "warm").write_text("x")
+    labels = {PROJECT_LABEL: f"{staged.name}-staging", "com.docker.compose.volume": "theirs"}
+    api.create_volume(f"{staged.name}-theirs", labels=labels)
+    lines = [line for line in text.replace("[front, back]", "[front]").splitlines() if not line.startswith("  gone")]
+    less = "\n".join(lines).replace(', "spool:/spool"', "").replace("front: {}, back: {}", "front: {}")
+    staged.host.stack(staged.name, less)
+    try:
+        result = staged.up()
+        assert result.outcome is Outcome.OK, result
+        assert staged.has() == ({"front"}, {"cache", "theirs"})
+    finally:
+        api.remove_volume(f"{staged.name}-theirs")
+    assert (cache / "warm").exists()
+    assert [one.service for one in staged.docker.containers(f"{staged.name}-staging")] == ["web"]
+
+
+def test_networks_of_instances_take_none_of_dockers_own_subnets(staged: Staged, api: Any) -> None:
+    staged.host.stack(staged.name, CHANGING.format(image=staged.image, data=staged.data))
+    other = api.create_network(f"{staged.name}-other", ipam={"Config": [{"Subnet": "198.19.0.0/18"}]})["Id"]
+    try:
+        assert staged.refresh().outcome is Outcome.OK
+        project = f"{staged.name}-staging"
+        subnets = [IPv4Network(n.subnets[0]) for n in staged.docker.networks() if n.project == project]
+        assert len(subnets) == 2
+        assert all(subnet.subnet_of(IPv4Network("198.19.64.0/18")) for subnet in subnets)
+        assert staged.up().outcome is Outcome.OK
+        again = [IPv4Network(n.subnets[0]) for n in staged.docker.networks() if n.project == project]
+        assert set(again) == set(subnets)
+        settings = staged.host.settings
+        staged.host.settings = replace(settings, staging_subnets=(IPv4Network("198.19.0.0/24"),))
+        result = staged.up()
+        assert "no subnet in 198.19.0.0/25 is free" in result.stacks[0].reasons[0]
+    finally:
+        staged.host.settings = settings
+        staged.down()
+        api.remove_network(other)
+
+
+def test_a_down_fails_nothing(staged: Staged) -> None:
+    staged.refresh()
+    result = staged.down()
+    assert (result.outcome, result.stacks[0].outcome, result.reasons) == (Outcome.OK, Outcome.OK, ())
+    assert staged.docker.containers(f"{staged.name}-staging") == []
+
+
+def test_one_that_cannot_be_stopped_fails_alone(staged: Staged) -> None:
+    staged.refresh()
+    generated = staged.host.settings.state_dir / "staging" / staged.name / "compose.yaml"
+    written = generated.read_text()
+    staged.host.stack("other", f"x-stackward: {{staging: true}}\nservices: {{web: {{image: '{staged.image}'}}}}\n")
+    try:
+        generated.write_text("{")
+        result = staged.down()
+    finally:
+        generated.write_text(written)
+    assert {one.stack: one.outcome for one in result.stacks} == {staged.name: Outcome.FAILED, "other": Outcome.OK}
+
+
+def test_an_instance_that_crashes_for_ever_is_told_and_at_rest(staged: Staged) -> None:
+    compose_file = staged.host.settings.docker_root / staged.name / "compose.yaml"
+    text = compose_file.read_text().replace("cat /data/f; exec sleep 1000", "exit 3")
+    compose_file.write_text(text.replace("stop_signal", "restart: always\n    stop_signal"))
+    result = staged.refresh()
+    assert "exit code 3" in result.stacks[0].reasons[0]
+    (found,) = staged.docker.containers(f"{staged.name}-staging")
+    assert (found.state, found.restart_policy) == ("exited", "unless-stopped")
+
+
+DOT_ENV = """BASE='a$b #c'
+TOKEN="${BASE}-\\t${NONE:-d${BASE}}\\$x
+second" # why
+export ONE = plain$BASE $$HOME  # why
+"""
+
+
+def test_a_secret_of_the_environment_is_what_production_has(staged: Staged) -> None:
+    """Compose reads `.env` by rules of its own."""
+    staged.host.stack(
+        staged.name,
+        f"""
+        x-stackward: {{staging: {{enabled: true, wait: 20s}}}}
+        services:
+          web:
+            image: {staged.image}
+            command: [sh, -c, "cat /run/secrets/token /etc/one; exec sleep 1000"]
+            stop_signal: SIGKILL
+            network_mode: none
+            volumes: ["{staged.data}:/data"]
+            secrets: [token]
+            configs: [{{source: one, target: /etc/one}}]
+        secrets: {{token: {{environment: TOKEN}}}}
+        configs: {{one: {{environment: ONE}}}}
+        """,
+        _dot_env=DOT_ENV,
+    )
+    directory = staged.host.settings.docker_root / staged.name
+    compose.up(directory)
+    try:
+        (production,) = staged.docker.containers(staged.name)
+        result = staged.refresh()
+        assert result.outcome is Outcome.OK, result
+        assert staged.instance()[1] == staged.docker.logs(production.id)
+        assert "a$b #c-\t" in staged.instance()[1]
+    finally:
+        compose.down(directory)
+
+
 def test_whoever_holds_last_nights_snapshot_is_told(staged: Staged, api: Any) -> None:
     assert staged.refresh().outcome is Outcome.OK
     place = staged.volume / ".nightly" / staged.name
@@ -114,12 +256,14 @@ def test_whoever_holds_last_nights_snapshot_is_told(staged: Staged, api: Any) ->
     api.start(other)
     try:
         (staged.data / "f").write_text("two\n")
-        result = staged.refresh()
+        with subprocess.Popen(["sleep", "1000"], cwd=place) as process:  # what has no more rights than we can be seen
+            result = staged.refresh()
+            process.kill()
     finally:
         api.remove_container(other, force=True, v=True)
     assert result.outcome is Outcome.WARN
     assert f"container {staged.name}-guest: {place}" in result.reasons[0]
-    assert "sleep (process" in result.reasons[0]
+    assert f"sleep (process {process.pid}): working directory" in result.reasons[0]
     assert staged.instance()[1] == "two\n"
 
 

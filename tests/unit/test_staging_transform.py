@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from stackward.core.staging_ports import HostPort, published
 
 VOLUME = "/srv/containers"
 NIGHTLY = "/srv/containers/.nightly"
+OURS = {"stackward.instance": "shop-staging"}
 WISH = Wish(name="shop-staging", production="shop")
 FACTS = Facts(
     real={
@@ -108,7 +110,7 @@ def test_no_volume_of_production_is_declared():
 def test_a_volume_that_may_start_empty_belongs_to_the_instance(name):
     derived = staged(model(volumes=[volume("cache")]), Wish("shop-staging", "shop", empty=(name,)))
     assert derived.refusals == ()
-    assert derived.model["volumes"] == {"cache": {}}
+    assert derived.model["volumes"] == {"cache": {"labels": OURS}}
     assert derived.model["services"]["web"]["volumes"] == [{"type": "volume", "source": "cache", "target": "/x"}]
 
 
@@ -117,7 +119,20 @@ def test_a_directory_that_may_start_empty_is_a_volume_of_the_instance():
         model(volumes=[bind("/opt/docker/shop/uploads")]), Wish("shop-staging", "shop", empty=("uploads",))
     )
     assert derived.refusals == ()
-    assert derived.model["volumes"] == {"uploads": {}}
+    assert derived.model["volumes"] == {"uploads": {"labels": OURS}}
+
+
+def test_whatever_may_start_empty_gets_a_name_that_compose_takes_and_of_its_own():
+    """Trees elsewhere may be called anything, and two things alike."""
+    names = {"/mnt/a": "mnt/My Files@1", "/mnt/b": "mnt-My-Files-1", "/mnt/c": "cache"}
+    mounts = [bind(place, f"/{number}") for number, place in enumerate(names)]
+    mounts += [volume("cache", "/3"), bind("/mnt/a", "/4")]
+    facts = replace(FACTS, names=names)
+    derived = staged(model(volumes=mounts), Wish("shop-staging", "shop", empty=(*names.values(),)), facts)
+    assert derived.refusals == ()
+    sources = [mount["source"] for mount in derived.model["services"]["web"]["volumes"]]
+    assert sources == ["mnt-My-Files-1", "mnt-My-Files-1-2", "cache", "cache-2", "mnt-My-Files-1"]
+    assert set(derived.model["volumes"]) == set(sources)
 
 
 def test_a_file_of_production_is_mounted_read_only_and_said():
@@ -223,7 +238,7 @@ def test_ports_that_are_asked_for_lead_through_the_proxy_alone():
     assert proxy["command"] == ["20000:web:80", "20001:web:81"]
     assert [(port["published"], port["target"]) for port in proxy["ports"]] == [("18080", 20000), ("18081", 20001)]
     assert set(proxy["networks"]) == {"default", EDGE}
-    assert derived.model["networks"][EDGE] == {}
+    assert derived.model["networks"][EDGE] == {"labels": OURS}
     assert set(derived.model["services"]["web"]["networks"]) == {"default"}
     assert list(published(derived.model)) == [HostPort(18080), HostPort(18081, "127.0.0.1")]
 
@@ -413,10 +428,12 @@ def test_what_makes_the_service_itself_stays():
 
 
 @pytest.mark.parametrize(
-    ("policy", "becomes"), [({"restart": "always"}, "on-failure:5"), ({"restart": "no"}, None), ({}, None),
-                            ({"deploy": {"restart_policy": {"condition": "any"}}}, "on-failure:5")]
+    ("policy", "becomes"), [({"restart": "always"}, "unless-stopped"), ({"restart": "no"}, None), ({}, None),
+                            ({"restart": "unless-stopped"}, "unless-stopped"), ({"restart": "on-failure"}, "on-failure:5"),
+                            ({"deploy": {"restart_policy": {"condition": "any"}}}, "unless-stopped"),
+                            ({"deploy": {"restart_policy": {"condition": "on-failure"}}}, "on-failure:5")]
 )  # fmt: skip
-def test_restarts_end_somewhere(policy, becomes):
+def test_what_production_starts_with_docker_starts_with_docker(policy, becomes):
     assert web(model(**policy)).get("restart") == becomes
 
 

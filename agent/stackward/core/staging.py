@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stackward.core import staging_mounts, staging_ports, staging_services
+from stackward.core import staging_mounts, staging_networks, staging_ports, staging_services
 from stackward.core.model import display
 from stackward.core.staging_facts import WAIT_SECONDS, Facts, Move, Refusal, Wish
 from stackward.core.staging_mounts import audit
@@ -34,8 +34,6 @@ __all__ = [
 PROXY = "stackward-proxy"
 EDGE = "stackward-edge"
 _PROXY_PORT = 20000
-# A network that leads nowhere. Without `inhibit_ipv4` the host itself would answer in it, and with it every published port.
-_NETWORK = {"internal": True, "driver_opts": {"com.docker.network.bridge.inhibit_ipv4": "true"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ def derive(model: Mapping[str, Any], wish: Wish, facts: Facts) -> Derived:
     derived: dict[str, Any] = {
         "name": wish.name,
         "services": out,
-        "networks": {net: dict(_NETWORK) for net in networks},
+        "networks": {net: staging_networks.inner(wish.name) for net in networks},
     }
     derived |= stores.declarations(services[name] for name in chosen)
     refusals += stores.refusals
@@ -79,8 +77,7 @@ def derive(model: Mapping[str, Any], wish: Wish, facts: Facts) -> Derived:
     if wish.publish or wish.prober:
         _add_proxy(derived, wish, facts, refusals)
         _publish(derived, services, wish, notes)
-    if not networks:
-        del derived["networks"]
+    _allot(derived, facts, refusals)
     return Derived(derived, tuple(refusals), tuple(dict.fromkeys(notes)), stores.files)
 
 
@@ -166,7 +163,7 @@ def _add_proxy(derived: dict[str, Any], wish: Wish, facts: Facts, refusals: list
         "pull_policy": "never",
         "entrypoint": ["python3", "-m", "stackward.tools.proxy"],
         "command": ways,
-        "restart": "on-failure:5",
+        "restart": "unless-stopped",
         "init": True,
         "user": "65534:65534",
         "read_only": True,
@@ -197,7 +194,22 @@ def _publish(
             ports.append({"mode": "host", **host_ip, **way})
     derived["services"][PROXY]["networks"][EDGE] = None
     derived["services"][PROXY]["ports"] = ports
-    derived["networks"][EDGE] = {}
+    derived["networks"][EDGE] = staging_networks.edge(wish.name)
+
+
+def _allot(derived: dict[str, Any], facts: Facts, refusals: list[Refusal]) -> None:
+    """Its networks' subnets are not those that Docker has for production's."""
+    if not derived["networks"]:
+        del derived["networks"]
+    elif facts.room.ranges:
+        containers = staging_networks.containers_of(derived["services"])
+        for name, subnet in staging_networks.allot(derived["name"], containers, facts.room).items():
+            if subnet is None:
+                ranges = ", ".join(map(str, facts.room.ranges))
+                hint = "STACKWARD_STAGING_SUBNETS: a larger range, or one that nothing else on the host uses"
+                refusals.append(Refusal(f"no subnet in {ranges} is free for its network {display(name)}", hint))
+            else:
+                derived["networks"][name]["ipam"] = {"config": [{"subnet": str(subnet)}]}
 
 
 def _host_of(services: Mapping[str, Any], name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stackward.core.model import Publish
+from stackward.core.staging_networks import Room
 
 WAIT_SECONDS = 900.0  # for an instance to become well, where its stack does not say
 
@@ -48,7 +49,8 @@ class Facts:
     `real` has the real path of each bind's source and secret's file, `volumes` that of each named volume by its full
     name; `kinds` says "directory", "file" or "other" of a real path, and nothing of one that is not there. `names` are the
     trees' names by their real path. Unless it was moved, nothing is mounted that is or holds one of `roots`, or that is,
-    holds or lies in one of `closed`. `variables` are those of the stack's `.env`; `home` is where the instance is written.
+    holds or lies in one of `closed`. `variables` are those that secrets and configs name, as far as the stack's
+    `.env` sets them; `home` is where the instance is written, `room` where its networks' subnets may be.
     """
 
     real: Mapping[str, str] = field(default_factory=dict)
@@ -61,6 +63,7 @@ class Facts:
     variables: Mapping[str, str] = field(default_factory=dict)
     proxy_image: str = ""
     home: str = "."
+    room: Room = field(default_factory=Room)
 
     def moved(self, real: str) -> str | None:
         """Where the instance finds it; None for what is nowhere but in production. The longest match counts."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from stackward.core.model import display
 from stackward.core.staging_facts import Facts, Refusal, Wish, within
+from stackward.core.staging_networks import LABEL
 
 # Sockets, devices and the kernel: reading them is no harmless thing.
 _CLOSED = ("/dev", "/proc", "/run", "/sys", "/var/run", "/var/lib/docker", "/var/lib/containerd")
@@ -27,7 +29,7 @@ class Stores:
         self._model = model
         self._wish = wish
         self._facts = facts
-        self._empty: set[str] = set()
+        self._empty: dict[str, str] = {}  # the instance's own volumes: what each is instead of
         self.refusals: list[Refusal] = []
         self.notes: list[str] = []
         self.files: dict[str, str] = {}
@@ -44,7 +46,9 @@ class Stores:
         for service in services:
             for section, names in used.items():
                 names.update(str(one["source"]) for one in service.get(section) or [])
-        found: dict[str, Any] = {"volumes": {name: {} for name in sorted(self._empty)}}
+        found: dict[str, Any] = {
+            "volumes": {name: {"labels": {LABEL: self._wish.name}} for name in sorted(self._empty)}
+        }
         for section, names in used.items():
             declared = self._model.get(section) or {}
             found[section] = {name: self._content(section, name, declared.get(name) or {}) for name in sorted(names)}
@@ -69,7 +73,7 @@ class Stores:
         if (moved := self._facts.moved(real)) is not None:
             return self._bound(service, mount, moved, target)
         if self._may_be_empty(real, source):
-            return self._fresh(self._facts.names.get(real, "") or _slug(target), mount, target)
+            return self._fresh(_slug(self._facts.names.get(real, "") or target), real, mount, target)
         is_read_only = bool(mount.get("read_only"))
         if reason := harm(real, self._facts) or self._no_file(real):
             self._refuse(service, f"{display(source)} {reason}", _OVERRIDE)
@@ -93,7 +97,7 @@ class Stores:
                 return None
             return self._bound(service, mount, os.path.join(moved, subpath) if subpath else moved, target)
         if key in self._wish.empty or name in self._wish.empty:
-            return self._fresh(key, mount, target)
+            return self._fresh(key, f"volume {name}", mount, target)
         hint = f"stackward.staging.empty: {display(key)} lets it start empty, `stackward stack convert` moves it to the volume"
         self._refuse(service, f"the named volume {display(name)} has no copy", hint)
         return None
@@ -104,8 +108,10 @@ class Stores:
             return None
         return _bind_mount(moved, target, read_only=bool(mount.get("read_only")))
 
-    def _fresh(self, key: str, mount: Mapping[str, Any], target: str) -> dict[str, Any]:
-        self._empty.add(key)
+    def _fresh(self, wanted: str, instead_of: str, mount: Mapping[str, Any], target: str) -> dict[str, Any]:
+        """An empty volume; the same one wherever the same is mounted, and never one for two things."""
+        keys = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
+        key = next(one for one in keys if self._empty.setdefault(one, instead_of) == instead_of)
         read_only = {"read_only": True} if mount.get("read_only") else {}
         return {"type": "volume", "source": key, "target": target, **read_only}
 

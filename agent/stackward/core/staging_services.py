@@ -158,9 +158,11 @@ class Staged:
         return kept
 
     def _restart(self) -> str:
-        """One that crashes for ever is no instance; one that starts before its database gets another chance."""
+        """As production's: an instance is there again when Docker or the host is. A failure is tried again five times."""
         policy = str(self._service.get("restart") or "")
-        deployed = ((self._service.get("deploy") or {}).get("restart_policy") or {}).get("condition", "")
+        deployed = str(((self._service.get("deploy") or {}).get("restart_policy") or {}).get("condition") or "")
+        if policy in ("always", "unless-stopped") or (not policy and deployed == "any"):
+            return "unless-stopped"
         return "" if policy in ("", "no") and deployed in ("", "none") else "on-failure:5"
 
     def _deploy(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 import re
 from datetime import timedelta
 from difflib import get_close_matches
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _YEAR_SECONDS = 366 * 86400
+_SMALLEST_RANGE = 24
 _GRID = ("hourly", "daily", "weekly", "monthly", "yearly")
 _KEEP_RIGHT = "must be a number of days such as 7d, or a grid such as daily=7,weekly=4,monthly=6,yearly=1"
 
@@ -94,6 +96,19 @@ def parse_share(text: str) -> float:
     if not 0 < share <= 1:
         raise ValueError("must be a share such as 90% or 0.9")
     return share
+
+
+def parse_subnets(text: str) -> tuple[IPv4Network, ...]:
+    """Ranges of addresses; none for `docker`."""
+    if text.strip().lower() == "docker":
+        return ()
+    try:
+        found = tuple(IPv4Network(part) for part in parse_list(text))
+    except ValueError as error:
+        raise ValueError(f"must be subnets such as 198.19.0.0/16, or docker ({error})") from error
+    if any(one.prefixlen > _SMALLEST_RANGE for one in found):
+        raise ValueError(f"must be subnets of /{_SMALLEST_RANGE} or larger: each instance has several networks")
+    return found
 
 
 def parse_recipients(text: str) -> tuple[str, ...]:

@@ -21,13 +21,13 @@ from stackward.core.staging import WAIT_SECONDS
 from stackward.core.unit_names import STAGING_TARGET
 from stackward.steps import crashpoints
 from stackward.steps.backup.sources import NIGHTLY
-from stackward.steps.instance import instances, staging
+from stackward.steps.instance import instances, leftovers, networks, staging
 from stackward.steps.instance.instances import Hands
 from stackward.steps.instance.staging import Plan
 from stackward.steps.undo import Step, Undo
 from stackward.steps.volume import snapshots
 from stackward.steps.volume.nightly_snapshot import NEW, rebuild_nightly
-from stackward.tools.docker import Docker
+from stackward.tools.docker import Docker, DockerError
 from stackward.tools.host import BridgeError, BridgeUnavailableError
 
 
@@ -122,9 +122,7 @@ def down(means: Means, stacks: Sequence[Stack], names: Sequence[str]) -> JobResu
     hands = _hands(means)
     plans = staging.plans(means.settings, hands.docker, stacks)
     if not names:
-        troubles = instances.stop(hands, plans)
-        outcome = Outcome.FAILED if troubles else Outcome.OK
-        return JobResult(outcome, tuple(troubles), tuple(StackResult(one.stack.name, outcome) for one in plans))
+        return _all_down(plans, instances.stop(hands, plans))
     parts = []
     for one in plans:
         if one.stack.name in names:
@@ -134,6 +132,16 @@ def down(means: Means, stacks: Sequence[Stack], names: Sequence[str]) -> JobResu
             except StackwardError as error:
                 parts.append(StackResult(one.stack.name, Outcome.FAILED, (error.message,)))
     return _result(parts, (), {})
+
+
+def _all_down(plans: Sequence[Plan], troubles: Sequence[str]) -> JobResult:
+    """Only an instance that could not be stopped has failed; what the target says besides is no instance's fault."""
+    parts, others = [], list(troubles)
+    for one in plans:
+        its = [said for said in troubles if said.startswith(f"{display(one.stack.name)}: ")]
+        others = [said for said in others if said not in its]
+        parts.append(StackResult(one.stack.name, Outcome.FAILED if its else Outcome.OK, tuple(its)))
+    return _result(parts, others, {})
 
 
 @contextmanager
@@ -171,11 +179,28 @@ def _start_all(means: Means, hands: Hands, wanted: Sequence[Plan], began: float 
 
 def _start(hands: Hands, chosen: Plan, began: float | None) -> StackResult:
     name = chosen.stack.name
-    wrong = instances.start(hands, chosen, limit_seconds=chosen.wait_seconds(WAIT_SECONDS))
+    wrong = _started(hands, chosen)
     still = None if began is None else time.monotonic() - began
     if wrong:
         return StackResult(name, Outcome.FAILED, tuple(wrong), standstill_seconds=still)
     return StackResult(name, Outcome.OK, standstill_seconds=still)
+
+
+def _started(hands: Hands, chosen: Plan) -> list[str]:
+    """Start it, without what it had before its stack changed. Returns what is wrong; what crashes then is at rest."""
+    derived = not chosen.service
+    try:
+        if derived:
+            leftovers.remove_services(hands.docker, chosen.project, chosen.model)
+        if wrong := instances.start(hands, chosen, limit_seconds=chosen.wait_seconds(WAIT_SECONDS)):
+            if derived:
+                leftovers.rest(hands.docker, chosen.project)
+            return [networks.explained(one) for one in wrong]
+        if derived:
+            leftovers.remove_stores(hands.docker, chosen.project, chosen.model)
+    except DockerError as error:
+        return [error.message]
+    return []
 
 
 def _start_users_units(hands: Hands) -> Iterator[str]:

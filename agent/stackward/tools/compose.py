@@ -19,7 +19,7 @@ from stackward.tools import process
 from stackward.tools.compose_files import Dependencies, dependencies, find_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 __all__ = [
     "ComposeError",
@@ -36,6 +36,7 @@ __all__ = [
     "resolve_with_warnings",
     "stop",
     "up",
+    "variables",
     "version",
 ]
 
@@ -43,6 +44,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STALL_SECONDS = 60.0
 _ACT_STALL_SECONDS = 900.0  # a pull of a large image, or a container that takes its time to stop, looks like a stall
 _LINES = 5
+_ASKED = {"V": "-", "S": "+set"}  # a variable's value, and whether it is set at all
 _LOG_LINE = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg="(?P<text>(?:[^"\\]|\\.)*)"')
 
 
@@ -67,7 +69,9 @@ def resolve(directory: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
     return resolve_with_warnings(directory, files).model
 
 
-def resolve_with_warnings(directory: Path, files: Sequence[Path] = (), *, options: Sequence[str] = ()) -> Resolution:
+def resolve_with_warnings(
+    directory: Path, files: Sequence[Path] = (), *, options: Sequence[str] = (), stdin: bytes | None = None
+) -> Resolution:
     """As `resolve`. Compose itself finds the files when `files` is empty.
 
     Raises:
@@ -76,7 +80,7 @@ def resolve_with_warnings(directory: Path, files: Sequence[Path] = (), *, option
     chosen = [part for file in files for part in ("-f", os.fspath(file))]
     argv = [*command(), *options, *chosen, "--profile", "*", "config", "--format", "json"]
     try:
-        done = process.run(argv, cwd=directory, stall_seconds=_STALL_SECONDS)
+        done = process.run(argv, stdin=stdin, cwd=directory, stall_seconds=_STALL_SECONDS)
     except process.CommandError as error:
         said = [_plain(line) for line in error.stderr_tail.splitlines() if line.strip()]
         problems = [text for level, text in said if level != "warning"] or [text for _level, text in said]
@@ -100,6 +104,24 @@ def merged(base: Path, override: Path, directory: Path) -> dict[str, Any]:
     """
     options = ["--project-directory", os.fspath(directory)]
     return resolve_with_warnings(directory, (base, override), options=options).model
+
+
+def variables(directory: Path, names: Collection[str]) -> dict[str, str]:
+    """Of these variables, those that the project in the directory has from its `.env`, as Compose reads them there.
+
+    Raises:
+        ComposeError: with the last lines Compose said.
+    """
+    if not names:
+        return {}
+    asked = {
+        f"{kind}{number}": f"${{{name}{how}}}" for number, name in enumerate(names) for kind, how in _ASKED.items()
+    }
+    document = {"name": "asked", "services": {"asked": {"image": "asked", "environment": asked}}}
+    options = ["--project-directory", os.fspath(directory), "-f", "-"]
+    stdin = json.dumps(document).encode("ascii")
+    told = resolve_with_warnings(directory, options=options, stdin=stdin).model["services"]["asked"]["environment"]
+    return {name: told[f"V{number}"] for number, name in enumerate(names) if told[f"S{number}"]}
 
 
 def up(directory: Path, services: Sequence[str] = (), *, wait_seconds: float = 0.0) -> None:

@@ -16,6 +16,7 @@ from stackward.tools.docker_engine import DockerError, DockerUnavailableError, N
 from stackward.tools.docker_events import Events
 from stackward.tools.docker_exec import ExecResult, HookTimeout, execute
 from stackward.tools.docker_leftovers import Leftovers
+from stackward.tools.docker_networks import Networks
 from stackward.tools.docker_projects import Projects
 from stackward.tools.docker_stand_ins import StandIns
 from stackward.tools.docker_values import HELPER_LABEL, PROJECT_LABEL, VolumeInfo, container_of, volume_info
@@ -41,7 +42,7 @@ _KILL_SECONDS = 2.0  # how long a container takes to be gone after Docker has ki
 _POLL_SECONDS = 0.2
 
 
-class Docker(Leftovers, Projects, StandIns, Events):
+class Docker(Leftovers, Networks, Projects, StandIns, Events):
     """One engine. Nothing is asked before the first call; any call may raise DockerUnavailableError: none answers."""
 
     def containers(self, project: str | None = None) -> list[Container]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stackward.config import Settings
-from stackward.core import staging, staging_ports
+from stackward.core import staging, staging_networks, staging_ports
 from stackward.core.errors import StackwardError
 from stackward.core.model import Stack, Tree, display
 from stackward.core.staging import WAIT_SECONDS, Derived, Facts, Move, Refusal, Wish
@@ -22,9 +22,10 @@ from stackward.core.staging_ports import HostPort
 from stackward.stacks import places
 from stackward.stacks.membership import STAGING_SUFFIX
 from stackward.steps.backup.sources import NIGHTLY
+from stackward.steps.instance.staging_look import look, sources
 from stackward.tools import compose, filesystem
-from stackward.tools.compose_files import ENVIRONMENT_FILE, load_yaml, read_env_file
-from stackward.tools.docker import Docker, DockerError
+from stackward.tools.compose_files import load_yaml
+from stackward.tools.docker import Docker
 
 OVERRIDES = ("compose.staging.yaml", "compose.staging.yml")
 COMPOSE_FILE = "compose.yaml"
@@ -65,7 +66,7 @@ class Place:
     """Where an instance is kept, what its project is called, and what of production it finds where.
 
     `volumes` has the real paths of named volumes, as far as the stack's trees do not say them. `wait_seconds` is how long
-    an instance there may take to become well where the stack does not say.
+    an instance there may take to become well where the stack does not say. `subnets` are those that others will have.
     """
 
     directory: Path
@@ -75,6 +76,7 @@ class Place:
     empty: tuple[str, ...] = ()
     volumes: Mapping[str, str] = field(default_factory=dict)
     wait_seconds: float = WAIT_SECONDS
+    subnets: tuple[IPv4Network, ...] = ()
 
 
 def home(settings: Settings, stack: str) -> Path:
@@ -90,7 +92,11 @@ def plans(settings: Settings, docker: Docker | None, stacks: Sequence[Stack], *,
     `fresh` says that `.nightly` is about to be made anew: then what counts is what is on the volume now.
     """
     image = own_image(docker)
-    found = [plan(settings, docker, stack, image, fresh=fresh) for stack in stacks if stack.policy.staging]
+    found: list[Plan] = []
+    for stack in stacks:
+        if stack.policy.staging:
+            theirs = [subnet for one in found for subnet in staging_networks.subnets(one.model)]
+            found.append(plan(settings, docker, stack, image, fresh=fresh, subnets=theirs))
     taken = [(port, f"by {display(stack.name)} itself") for stack in stacks for port in published(stack)]
     checked = []
     for one in sorted(found, key=lambda each: os.fsencode(each.stack.name)):
@@ -137,13 +143,24 @@ def _clashes(chosen: Plan, taken: Iterable[tuple[HostPort, str]]) -> Iterator[Re
             )
 
 
-def plan(settings: Settings, docker: Docker | None, stack: Stack, image: str, *, fresh: bool = False) -> Plan:
-    """One stack's instance on `.nightly`."""
+def plan(
+    settings: Settings,
+    docker: Docker | None,
+    stack: Stack,
+    image: str,
+    *,
+    fresh: bool = False,
+    subnets: Sequence[IPv4Network] = (),
+) -> Plan:
+    """One stack's instance on `.nightly`; others will have these `subnets`."""
     if stack.policy.staged.service:
         return _by_hand(stack)
     volume = Path(os.path.realpath(settings.volume))
     place = Place(
-        home(settings, stack.name), stack.project + STAGING_SUFFIX, (Move(str(volume), str(volume / NIGHTLY)),)
+        home(settings, stack.name),
+        stack.project + STAGING_SUFFIX,
+        (Move(str(volume), str(volume / NIGHTLY)),),
+        subnets=tuple(subnets),
     )
     return derive(settings, docker, stack, place, image, fresh=fresh)
 
@@ -175,30 +192,6 @@ def derive(
         derived = _merged(derived, override, stack, place, facts)
     refusals = (*_not_ours(settings, docker, place.project), *derived.refusals, *_unwritable(derived.model))
     return Plan(stack, place.project, place.directory, derived.model, "", refusals, derived.notes, derived.files)
-
-
-def look(
-    settings: Settings, docker: Docker | None, stack: Stack, place: Place, image: str, *, fresh: bool = False
-) -> Facts:
-    """What the derivation must know of the host."""
-    volumes = {tree.volume: str(tree.path) for tree in stack.trees if tree.volume}
-    volumes = _inner_volumes(docker, stack) | volumes | dict(place.volumes)
-    real = {source: os.path.realpath(source) for source in _sources(stack.raw)}
-    facts = Facts(
-        real=real,
-        volumes=volumes,
-        names={str(tree.path): tree.mount_name for tree in stack.trees},
-        moves=place.moves,
-        roots=tuple(os.path.realpath(root) for root in (settings.volume, settings.docker_root)),
-        closed=tuple(
-            os.path.realpath(path)
-            for path in (settings.backup_root, settings.state_dir, settings.config_dir, settings.run_dir)
-        ),
-        variables=read_env_file(stack.directory / ENVIRONMENT_FILE),
-        proxy_image=image,
-        home=os.fspath(place.directory),
-    )
-    return replace(facts, kinds=_kinds(facts, _subpaths(stack.raw), fresh=fresh))
 
 
 def own_image(docker: Docker | None) -> str:
@@ -254,7 +247,7 @@ def _merged(derived: Derived, override: Path, stack: Stack, place: Place, facts:
     finally:
         base.unlink(missing_ok=True)
     model["name"] = place.project
-    real = {**facts.real, **{source: os.path.realpath(source) for source in _sources(model)}}
+    real = {**facts.real, **{source: os.path.realpath(source) for source in sources(model)}}
     refused = staging.audit(model, replace(facts, real=real))
     return replace(derived, model=model, refusals=(*staging.lifted(derived.refusals, said), *refused))
 
@@ -264,68 +257,6 @@ def _unwritable(model: Mapping[str, Any]) -> Iterator[Refusal]:
     said = json.dumps(model, ensure_ascii=False)
     for name in re.findall(r'[^"]*[\ud800-\udfff][^"]*', said)[:1]:
         yield Refusal(f"{display(name)}: no compose file can carry a name that is not UTF-8")
-
-
-def _sources(model: Mapping[str, Any]) -> Iterator[str]:
-    """Every path of the host that the model names."""
-    for service in (model.get("services") or {}).values():
-        for mount in service.get("volumes") or []:
-            if mount.get("type") == "bind" and mount.get("source"):
-                yield str(mount["source"])
-    for section in ("secrets", "configs"):
-        for declared in (model.get(section) or {}).values():
-            if (declared or {}).get("file"):
-                yield str(declared["file"])
-    for declared in (model.get("volumes") or {}).values():
-        device = str(((declared or {}).get("driver_opts") or {}).get("device") or "")
-        if device.startswith("/"):
-            yield device
-
-
-def _subpaths(model: Mapping[str, Any]) -> frozenset[str]:
-    mounts = (mount for service in (model.get("services") or {}).values() for mount in service.get("volumes") or [])
-    return frozenset(str((mount.get("volume") or {}).get("subpath") or "") for mount in mounts) - {""}
-
-
-def _inner_volumes(docker: Docker | None, stack: Stack) -> dict[str, str]:
-    """Volumes that are no trees of their own, since they lie within another one."""
-    known = {tree.volume for tree in stack.trees}
-    found = {}
-    for key, declared in (stack.raw.get("volumes") or {}).items():
-        name = str((declared or {}).get("name") or f"{stack.project}_{key}")
-        if docker is None or name in known:
-            continue
-        try:
-            info = docker.volume(name)
-        except DockerError:
-            continue
-        if info is not None:
-            device = info.options.get("device", "")
-            found[name] = os.path.realpath(device if device.startswith("/") else info.mountpoint)
-    return found
-
-
-def _kinds(facts: Facts, subpaths: Iterable[str], *, fresh: bool) -> dict[str, str]:
-    """Of every path that may be mounted, what it is; with `fresh`, of a copy what is now where it will be made from."""
-    paths = [*facts.real.values(), *facts.volumes.values()]
-    paths += [os.path.join(path, sub) for path in facts.volumes.values() for sub in subpaths]
-    found = {}
-    for path in paths:
-        moved = facts.moved(path)
-        for place, looked_at in ((path, path), (moved, path if fresh else moved)):
-            if place is not None and looked_at is not None and (kind := _kind(looked_at)):
-                found[place] = kind
-    return found
-
-
-def _kind(path: str) -> str:
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return ""
-    if stat.S_ISDIR(mode):
-        return "directory"
-    return "file" if stat.S_ISREG(mode) else "other"
 
 
 def strayed(model: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,65 @@
+"""Networks, as they are and by whom; and volumes and containers of one compose project, to be removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import docker.errors
+
+from stackward.tools.docker_engine import Engine
+from stackward.tools.docker_values import PROJECT_LABEL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NETWORK_LABEL = "com.docker.compose.network"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInfo:
+    """`project` and `key` are those of Compose, "" where it made it not; `subnets` are as Docker writes them."""
+
+    id: str
+    name: str
+    project: str = ""
+    key: str = ""
+    subnets: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Networks(Engine):
+    """Lists networks, and removes what is named."""
+
+    def networks(self) -> list[NetworkInfo]:
+        with self._translated("list networks"):
+            listed = self._api.networks()
+        return [
+            NetworkInfo(
+                id=str(entry["Id"]),
+                name=str(entry["Name"]),
+                project=(labels := entry.get("Labels") or {}).get(PROJECT_LABEL, ""),
+                key=labels.get(_NETWORK_LABEL, ""),
+                subnets=tuple(
+                    str(one["Subnet"]) for one in (entry.get("IPAM") or {}).get("Config") or [] if one.get("Subnet")
+                ),
+                labels=labels,
+            )
+            for entry in listed
+        ]
+
+    def remove_network_by_id(self, network_id: str) -> None:
+        """Gone is removed. Raises DockerError while a container has it."""
+        with self._translated("remove a network"):
+            try:
+                self._api.remove_network(network_id)
+            except docker.errors.NotFound:
+                return
+
+    def discard_container(self, container_id: str) -> None:
+        """Remove a container, also while it runs, with its anonymous volumes; gone is removed."""
+        with self._translated(f"remove {container_id[:12]}"):
+            try:
+                self._api.remove_container(container_id, v=True, force=True)
+            except docker.errors.NotFound:
+                return
