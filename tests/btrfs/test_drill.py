@@ -15,7 +15,7 @@ import pytest
 from stackward.core.model import JobResult, Outcome
 from stackward.core.progress import Silent
 from stackward.jobs import backup_config, backup_data, drill
-from stackward.steps.instance.drill_copy import IDENTITY
+from stackward.steps.instance.drill_config import IDENTITY
 from stackward.steps.undo import Undo
 from stackward.tools import age
 from stackward.tools.docker import Docker
@@ -29,7 +29,7 @@ ROOM = 64 << 20
 class Drilled:
     """A host whose backups lie on a small tmpfs, with one stack that is backed up; what it says of itself is a probe."""
 
-    def __init__(self, root: Path, volume: Path, image: str) -> None:
+    def __init__(self, root: Path, volume: Path, image: str, room: int = ROOM) -> None:
         recipient = age.generate_key(root / IDENTITY)
         self.image, self.name = image, f"stackward-unit-{uuid.uuid4().hex[:8]}"
         self.host = SmallHost(
@@ -41,7 +41,7 @@ class Drilled:
         )
         (root / IDENTITY).rename(self.host.settings.config_dir / IDENTITY)
         self.backups = self.host.settings.backup_root
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", self.backups], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", self.backups], check=True)
         self.docker = Docker(DOCKER_HOST)
         self.undo = Undo(self.host.settings.state_dir / "undo", self.docker)
 
@@ -75,21 +75,21 @@ class Drilled:
         for name in ("data/f", "note", "token.env"):
             (directory / name).write_text(f"{text}\n")
 
-    def back_up(self) -> str:
+    def back_up(self, now: datetime = NOW) -> str:
         stacks = self.host.discover().stacks
         result = backup_data.run(
             settings=self.host.settings, store=self.host.store, docker=self.docker, undo=self.undo, stacks=stacks,
-            now=NOW, clock=lambda: NOW, run_id="b1", progress=Silent(),
+            now=now, clock=lambda: now, run_id=f"b{now:%H}", progress=Silent(),
         )  # fmt: skip
-        assert result.outcome is Outcome.OK, result
-        made = backup_config.run(settings=self.host.settings, discovery_stacks=stacks, now=NOW, progress=Silent())
+        assert result.outcome in (Outcome.OK, Outcome.SKIPPED), result.stacks
+        made = backup_config.run(settings=self.host.settings, discovery_stacks=stacks, now=now, progress=Silent())
         assert made.outcome is Outcome.OK, made
-        return result.artifacts[0]
+        return next(iter(result.artifacts), made.artifacts[0])
 
-    def drill(self, *, dry_run: bool = False) -> JobResult:
+    def drill(self, *names: str, dry_run: bool = False, wanted: str | None = None) -> JobResult:
         settings, store = self.host.settings, self.host.store
         means = drill.Means(settings, store, self.docker, self.undo, NOW, "d1", Silent())
-        return drill.run(means, self.host.discover().stacks, dry_run=dry_run)
+        return drill.run(means, self.host.discover().stacks, names, wanted, dry_run=dry_run)
 
     def left(self) -> list[str]:
         """Whatever a drill may leave."""
@@ -156,6 +156,143 @@ def test_one_that_never_becomes_healthy_fails_alone_and_its_logs_are_kept(drille
     assert "then" in Path(parts["shop"].reasons[-1].partition("are kept: ")[2]).read_text()
     assert drilled.host.store.drills()[broken.name].outcome is Outcome.FAILED
     assert drilled.left() == []
+
+
+def test_a_stack_without_data_is_drilled_from_its_configuration_alone(drilled: Drilled) -> None:
+    """Its page is what is backed up; by another stack's data backup it is not held."""
+    directory = drilled.host.stack(
+        f"{drilled.name}-page",
+        f"""
+        x-stackward: {{backup: true}}
+        services:
+          web:
+            image: {drilled.image}
+            command: [sleep, inf]
+            stop_signal: SIGKILL
+            network_mode: none
+            volumes: ["./page:/page:ro"]
+            labels: {{stackward.probe: grep -q then /page}}
+        """,
+        page="then\n",
+    )
+    drilled.stack("shop")
+    drilled.back_up()
+    (directory / "page").write_text("now\n")
+    configs = [path.name for path in drilled.backups.glob("configs-*.tar.gz")]
+    foreseen = drilled.drill(dry_run=True).details["foreseen"]
+    assert foreseen[directory.name] == f"from {configs[0]}"
+    part = parts_of(drilled.drill())["page"]
+    assert (part.outcome, part.reasons, part.artifact) == (Outcome.OK, (), configs[0])
+    assert drilled.drill(directory.name, wanted=f"{NOW:%Y-%m-%d}").stacks[0].artifact == configs[0]
+    assert drilled.left() == []
+
+
+def test_a_stack_that_no_backup_of_configuration_holds_is_skipped_and_says_so(drilled: Drilled) -> None:
+    drilled.stack("shop")
+    drilled.back_up()
+    text = f"x-stackward: {{backup: true}}\nservices: {{web: {{image: '{drilled.image}'}}}}"
+    drilled.host.stack(f"{drilled.name}-new", text)
+    part = parts_of(drilled.drill())["new"]
+    assert part.outcome is Outcome.SKIPPED
+    assert "does not hold" in part.reasons[0]
+
+
+def test_what_a_stack_names_outside_its_directory_comes_from_backups_too(drilled: Drilled) -> None:
+    root = drilled.host.settings.docker_root
+    (root / "shared/conf").mkdir(parents=True)
+    (root / "shared/conf/page").write_text("then\n")
+    (root / "shared/base.yaml").write_text(
+        f"services: {{base: {{image: '{drilled.image}', stop_signal: SIGKILL, env_file: common.env}}}}\n"
+    )
+    (root / "shared/common.env").write_text("WORD=then\n")
+    (root / "files").mkdir()
+    (root / "files/f").write_text("then\n")
+    directory = drilled.host.stack(
+        f"{drilled.name}-page",
+        f"""
+        x-stackward: {{backup: true}}
+        services:
+          web:
+            extends: {{file: ../shared/base.yaml, service: base}}
+            command: [sleep, inf]
+            network_mode: none
+            volumes: ["../shared/conf:/conf:ro", "{root}/shared/conf/page:/page:ro", "../files:/files"]
+            labels:
+              stackward.probe: 'test "$$WORD" = then && grep -q then /conf/page && grep -q then /page && grep -q then /files/f'
+        """,
+    )
+    drilled.back_up()
+    for path in ("shared/conf/page", "files/f"):
+        (root / path).write_text("now\n")
+    (root / "shared/common.env").write_text("WORD=now\n")
+    part = parts_of(drilled.drill())["page"]
+    assert (part.outcome, part.reasons) == (Outcome.OK, ()), part
+    (drilled.host.settings.config_dir / IDENTITY).unlink()
+    (root / "shared/common.env").write_text("WORD=then\n")
+    part = parts_of(drilled.drill())["page"]
+    assert part.outcome is Outcome.WARN, part.reasons
+    assert "production's of now" in part.reasons[0]
+    assert drilled.left() == []
+    assert directory.exists()
+
+
+def test_what_no_backup_holds_is_named_as_it_is_called_in_production(drilled: Drilled) -> None:
+    root = drilled.host.settings.docker_root
+    (root / "elsewhere").mkdir()
+    drilled.stack("shop", more="networks: {}").joinpath("conf").mkdir()
+    shop = root / f"{drilled.name}-shop"
+    text = (shop / "compose.yaml").read_text()
+    (shop / "compose.yaml").write_text(text.replace('"./note:/note:ro"', '"./conf/gone:/gone:ro", "./note:/note:ro"'))
+    (shop / "conf/gone").mkdir()
+    (root / ".gitignore").write_text("gone/\n")
+    drilled.back_up()
+    (part,) = drilled.drill().stacks
+    assert part.outcome is Outcome.SKIPPED
+    assert f"{shop}/conf/gone is not in data-" in part.reasons[0]
+    assert "instances" not in part.reasons[0]
+
+
+@pytest.mark.parametrize("place", ["./cache", "{volume}/cache-of-shop"])
+def test_a_bind_that_backups_leave_out_on_purpose_begins_empty(drilled: Drilled, place: str) -> None:
+    source = place.format(volume=drilled.host.settings.volume)
+    directory = drilled.stack(
+        "shop", 'test -z "$$(cat /cache/*)" && grep -q then /data/f', service=f'backup.skip: ["{source}"]'
+    )
+    text = (directory / "compose.yaml").read_text()
+    (directory / "compose.yaml").write_text(text.replace('"./data:/data"', f'"./data:/data", "{source}:/cache"'))
+    cache = directory / source
+    cache.mkdir()
+    cache.chmod(0o1777)
+    (cache / "much").write_text("of no use\n")
+    drilled.back_up()
+    (part,) = drilled.drill().stacks
+    assert (part.outcome, part.reasons) == (Outcome.OK, ())
+    assert [path.name for path in cache.iterdir()] == ["much"]
+
+
+def test_a_service_that_ends_is_told_by_its_own_last_words(drilled: Drilled) -> None:
+    directory = drilled.stack("shop")
+    needed = f"  first:\n    image: {drilled.image}\n    network_mode: none\n    command: [sh, -c, 'echo no such table; exit 3']\n"
+    text = (directory / "compose.yaml").read_text().replace("services:\n", f"services:\n{needed}")
+    waits = "    depends_on: {first: {condition: service_completed_successfully}}\n    stop_signal"
+    (directory / "compose.yaml").write_text(text.replace("    stop_signal", waits))
+    drilled.back_up()
+    (part,) = drilled.drill().stacks
+    assert part.outcome is Outcome.FAILED
+    assert part.reasons[0] == "first ended with exit code 3: no such table"
+    assert "its logs are kept" in part.reasons[1]
+    assert drilled.left() == []
+
+
+def test_a_name_that_no_compose_file_can_carry_is_refused_and_leaves_nothing(drilled: Drilled) -> None:
+    directory = drilled.stack("shop")
+    directory.rename(odd := directory.with_name(directory.name + "-caf\udce9"))
+    drilled.back_up()
+    (part,) = drilled.drill().stacks
+    assert part.outcome is Outcome.SKIPPED
+    assert "is not UTF-8" in part.reasons[0]
+    assert drilled.left() == []
+    assert odd.exists()
 
 
 def test_a_stack_with_a_hand_written_staging_service_is_drilled_without_it(drilled: Drilled) -> None:

@@ -36,6 +36,14 @@ def ensure_images() -> Images:
         return Images(host, ensure_seed(host, demo, appliance))
 
 
+@functools.cache
+def ensure_demo_image() -> str:
+    """The image of the demo stacks alone: real PostgreSQL for tests that need no host."""
+    with one_at_a_time():
+        ensure_engine()
+        return _built("demo", HERE / "demo-image", [HERE / "demo-image"], ensure_base_image())
+
+
 def _built(kind: str, context: Path, sources: list[Path], base: str, *options: str) -> str:
     """The image's name, tagged with a digest of its sources; built if there is none of that name."""
     name = f"stackward-host/{kind}:{_digest(sources, image_id(base))}"

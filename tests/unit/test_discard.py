@@ -22,7 +22,8 @@ def started(tmp_path, image):
     home = tmp_path / "home"
     home.mkdir()
     (home / "compose.yaml").write_text(
-        f"name: {project}\nservices: {{a: {{image: '{image}', command: [sleep, inf], stop_signal: SIGKILL, volumes: ['kept:/v']}}}}\n"
+        f"name: {project}\nservices: {{a: {{image: '{image}', command: [sleep, inf], stop_signal: SIGKILL,"
+        " volumes: ['kept:/v']}}\n"
         "volumes: {kept: {}}\nnetworks: {default: {internal: true}}\n"
     )
     compose.up(home)

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from stackward.core.counts import Count, Counted
 from stackward.core.model import Outcome
 from stackward.observe.facts import Proven
 from stackward.store import Drill, Store
@@ -36,6 +37,16 @@ def test_one_that_is_not_good_takes_nothing_from_what_was_proven(store, outcome)
     found = store.drills()["shop"]
     assert (found.at, found.outcome, found.reasons) == (later, outcome, ("it does not start",))
     assert (found.success_at, found.success_artifact) == (NOON, "data-2026-11-03")
+
+
+def test_what_was_counted_stays_until_another_good_drill_counts_anew(store):
+    first = Counted(NOON, (Count("db", "sh op\udcff", 42, 3), Count("db", "wiki", 0, 0)))
+    store.record_drill("shop", NOON, Outcome.OK, "data-2026-11-03", counted=first)
+    store.record_drill("shop", NOON, Outcome.FAILED, "data-2026-11-04", counted=Counted(NOON))
+    store.record_drill("shop", NOON, Outcome.OK, "data-2026-11-02")
+    assert store.drills()["shop"].counted == first
+    store.record_drill("shop", NOON, Outcome.WARN, "data-2026-11-05", counted=Counted(NOON))
+    assert store.drills()["shop"].counted == Counted(NOON)
 
 
 def test_metrics_know_when_a_stack_was_proven(store):

@@ -8,6 +8,7 @@ import yaml
 from stackward.cli.main import main
 from stackward.core.errors import ExitCode
 from stackward.core.model import Outcome
+from unit.backups import config_backup, data_backup
 from unit.hosts import NOW, SmallHost
 
 pytestmark = pytest.mark.usefixtures("needs_compose")
@@ -135,3 +136,26 @@ def test_drills_are_refused_without_an_engine(call):
     code, result, err = call("drill")
     assert "no Docker Engine answers" in f"{json.dumps(result)} {err}"
     assert code == ExitCode.REFUSED
+
+
+def test_a_drill_from_a_date_that_is_not_there_is_a_usage_error_and_nothing_is_recorded(host, call):
+    backups = host.settings.backup_root
+    host.stack("wiki", shop(host.settings.volume, "backup: true"))
+    host.stack("page", "services: {web: {image: nginx}}\nx-stackward: {backup: true}")
+    data_backup(backups, "data-2026-11-20", NOW, {"shop": {"f": b"1"}, "wiki": {"f": b"1"}})
+    data_backup(backups, "data-2026-11-19", NOW, {"wiki": {"f": b"1"}})
+    config_backup(backups, "configs-20261118_020000.tar.gz", {"./page/compose.yaml": b"x"})
+    for words, why in (
+        (("shop", "--from", "nope"), "nope is no backup of shop\nHINT: --from one of: 2026-11-20"),
+        (("wiki", "shop", "--from", "2026-11-19"), "2026-11-19 is no backup of shop\nHINT: --from one of: 2026-11-20"),
+        (("page", "--from", "2026-11-20"), "2026-11-20 is no backup of page\nHINT: --from one of: 2026-11-18"),
+        (("--from", "2026-13-45"), "no backup 2026-13-45\nHINT: --from one of: 2026-11-20, 2026-11-19, 2026-11-18"),
+        (("--from", "nope", "--dry-run"), "no backup nope"),
+        (("nobody",), "there is no stack nobody"),
+    ):
+        code, _, err = call("drill", *words)
+        assert (code, why in err) == (ExitCode.USAGE, True), (words, err)
+    assert (call("runs")[1], host.opened().drills()) == ([], {})
+    for words in (("wiki", "--from", "data-2026-11-19"), ("--from", "2026-11-19"), ("page", "--from", "2026-11-18")):
+        code, result, err = call("drill", *words)
+        assert (code, "no Docker Engine" in f"{result} {err}") == (ExitCode.REFUSED, True)

@@ -12,6 +12,7 @@ from stackward.cli.render import outcome_text, table
 from stackward.core.errors import ExitCode, SettingsError
 from stackward.core.model import display
 from stackward.core.units import format_age
+from stackward.jobs import drill
 from stackward.runner import exit_code
 from stackward.tools.signals import interruptible
 from stackward.week import chores
@@ -51,6 +52,8 @@ def run(arguments: Namespace, context: Context) -> int:
         if arguments.wanted or arguments.dry_run:
             raise SettingsError("--proofs shows what earlier drills proved; it takes neither --from nor --dry-run")
         return _proofs(context, arguments.stacks)
+    if arguments.wanted:
+        drill.require_wanted(appliance.settings, appliance.discovery.stacks, arguments.stacks, arguments.wanted)
     with interruptible(), context.output.progress() as progress:
         for message in appliance.recover():
             progress.warn(message)

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from stackward.config import Settings
+from stackward.core.counts import Counted
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
@@ -16,13 +17,13 @@ from stackward.core.staging import PROXY
 from stackward.stacks.membership import DRILL_SUFFIX
 from stackward.steps import catalog, crashpoints
 from stackward.steps.catalog import Artifact
-from stackward.steps.instance import drill_copy, healthy, probes, staging
-from stackward.steps.instance.drill_copy import Copy, NotDerivableError
+from stackward.steps.instance import drill_boot, drill_config, drill_copy, drill_source, staging
+from stackward.steps.instance.drill_copy import Copy
+from stackward.steps.instance.drill_source import NotDerivableError, Source
 from stackward.steps.instance.staging import Place, Plan
-from stackward.steps.restore import restore_plan
 from stackward.steps.undo import Step, Undo, WayBackError
-from stackward.store import Store
-from stackward.tools import compose, filesystem
+from stackward.store import Drill, Store
+from stackward.tools import filesystem
 from stackward.tools.docker import Docker, DockerError
 
 WAIT_SECONDS = 1800.0  # a database that recovers may need minutes
@@ -48,11 +49,22 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a drill showed."""
+    """What a drill showed. `counted` is what the next one is held against; None leaves what is known."""
 
     proofs: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    counted: Counted | None = None
+
+
+def require_wanted(settings: Settings, stacks: Sequence[Stack], names: Sequence[str], wanted: str) -> None:
+    """What `--from` names must be there before anything begins: for each of the `names`, or for any stack.
+
+    Raises:
+        SettingsError: it is not; the hint has what is there.
+        RefusedError: BACKUP_ROOT cannot be read.
+    """
+    drill_source.require_wanted(catalog.catalog(settings), _chosen(stacks, names), wanted, named=bool(names))
 
 
 def run(
@@ -72,8 +84,8 @@ def run(
     """
     if means.docker is None:
         raise RefusedError("no Docker Engine answers: nothing can be booted", hint="start Docker")
-    artifacts = catalog.catalog(means.settings)
-    chosen = [one for one in stacks if (one.name in names if names else one.opted_in and one.policy.drill != "off")]
+    artifacts = catalog.catalog(means.settings, means.now)
+    chosen = _chosen(stacks, names)
     if not chosen:
         return JobResult(Outcome.SKIPPED, ("no stack is backed up",))
     if dry_run:
@@ -83,25 +95,31 @@ def run(
     parts = []
     proofs: dict[str, list[str]] = {}
     for number, stack in enumerate(chosen):
-        proven: tuple[str, ...] = ()
+        seen = _Seen()
         if alike := next(staging.called_alike(stack.project + DRILL_SUFFIX, stacks), None):
             part = StackResult(stack.name, Outcome.SKIPPED, (str(alike),))
         else:
-            part, proven = _drill(means, means.docker, stack, artifacts, wanted, image, number)
+            part, seen = _drill(means, means.docker, stack, artifacts, wanted, image, number)
         parts.append(part)
-        proofs[display(stack.name)] = list(proven)
-        means.store.record_drill(stack.name, means.now, part.outcome, part.artifact, proven, part.reasons)
+        proofs[display(stack.name)] = list(seen.proofs)
+        means.store.record_drill(
+            stack.name, means.now, part.outcome, part.artifact, seen.proofs, part.reasons, seen.counted
+        )
     return JobResult(Outcome.worst([part.outcome for part in parts]), stacks=tuple(parts), details={"proofs": proofs})
+
+
+def _chosen(stacks: Sequence[Stack], names: Sequence[str]) -> list[Stack]:
+    return [one for one in stacks if (one.name in names if names else one.opted_in and one.policy.drill != "off")]
 
 
 def _foreseen(means: Means, stack: Stack, artifacts: Sequence[Artifact], wanted: str | None) -> str:
     """From which backup it would be tried, or why it would not."""
     try:
-        artifact = restore_plan.choose(artifacts, stack.name, wanted)
+        source = drill_source.choose(artifacts, stack, wanted)
     except StackwardError as error:
         return f"cannot be tried: {error.message}"
-    why = drill_copy.no_room(means.settings, artifact, stack.name)
-    return f"cannot be tried: {why}" if why else f"from {artifact.name.name}"
+    why = drill_copy.no_room(means.settings, source, stack.name)
+    return f"cannot be tried: {why}" if why else f"from {source.name}"
 
 
 def _drill(
@@ -112,21 +130,21 @@ def _drill(
     wanted: str | None,
     image: str,
     number: int,
-) -> tuple[StackResult, tuple[str, ...]]:
+) -> tuple[StackResult, _Seen]:
     name = ""
     try:
-        artifact = restore_plan.choose(artifacts, stack.name, wanted)
-        name = artifact.name.name
-        seen = _seen(means, docker, stack, artifacts, artifact, image, number)
+        source = drill_source.choose(artifacts, stack, wanted)
+        name = source.name
+        seen = _seen(means, docker, stack, artifacts, source, image, number)
     except NotDerivableError as error:
-        return StackResult(stack.name, Outcome.SKIPPED, (error.message,), artifact=name), ()
+        return StackResult(stack.name, Outcome.SKIPPED, (error.message,), artifact=name), _Seen()
     except (StackwardError, OSError) as error:
         why = error.message if isinstance(error, StackwardError) else str(error)
-        return StackResult(stack.name, Outcome.FAILED, (display(why),), artifact=name), ()
+        return StackResult(stack.name, Outcome.FAILED, (display(why),), artifact=name), _Seen()
     if seen.wrong:
-        return StackResult(stack.name, Outcome.FAILED, (*seen.wrong, *seen.warnings), artifact=name), seen.proofs
+        return StackResult(stack.name, Outcome.FAILED, (*seen.wrong, *seen.warnings), artifact=name), seen
     outcome = Outcome.WARN if seen.warnings else Outcome.OK
-    return StackResult(stack.name, outcome, seen.warnings, artifact=name), seen.proofs
+    return StackResult(stack.name, outcome, seen.warnings, artifact=name), seen
 
 
 def _seen(
@@ -134,70 +152,70 @@ def _seen(
     docker: Docker,
     stack: Stack,
     artifacts: Sequence[Artifact],
-    artifact: Artifact,
+    source: Source,
     image: str,
     number: int,
 ) -> _Seen:
     """Lay the backup out, boot it, look, and remove every trace, whatever happens."""
     home = Path(os.path.realpath(means.settings.state_dir)) / "drills" / "instances" / stack.name
     data = drill_copy.data_place(means.settings, means.run_id, number)
-    left = [Step("discard", str(home), str(data))]
+    left = [Step("discard", str(home), str(data), project=stack.project + DRILL_SUFFIX)]
     try:
         with means.undo.promised(f"drill of {stack.name}", left):
-            means.progress.step(f"{display(stack.name)}: laying out {artifact.name.name}")
+            means.progress.step(f"{display(stack.name)}: laying out {source.name}")
             filesystem.remove_tree(home)
-            drill_copy.place_data(means.settings, artifact, stack.name, data)
-            warnings = drill_copy.place_config(means.settings, artifacts, artifact, stack, home)
+            drill_copy.place_data(means.settings, source, stack.name, data)
+            unpacked = drill_config.place(means.settings, artifacts, source.config, stack, home)
             means.reach("drill-placed")
-            copy = drill_copy.read(data, home, artifact, stack, warnings)
-            plan = _plan(means, docker, stack, copy, home, image)
+            copy = drill_copy.read(data, unpacked, source)
+            place = _place(stack, copy, home)
+            plan = staging.derive(means.settings, docker, copy.stack, place, image)
+            if plan.refusals:
+                raise NotDerivableError(drill_copy.told(plan.refusals, data, unpacked, source))
             staging.write(plan)
-            means.progress.step(f"{display(stack.name)}: starting it from {artifact.name.name}")
-            return _boot(means, docker, copy, plan)
+            return _boot(means, docker, copy, plan, source)
     except WayBackError as error:
         return _Seen(wrong=(f"not all of the drill could be removed yet: {error.message}",))
 
 
-def _plan(means: Means, docker: Docker, stack: Stack, copy: Copy, home: Path, image: str) -> Plan:
-    """Raises NotDerivableError with every reason."""
-    empty = staging.uncopied(stack.trees)
-    place = Place(
+def _place(stack: Stack, copy: Copy, home: Path) -> Place:
+    return Place(
         home,
         stack.project + DRILL_SUFFIX,
         copy.moves,
         prober=True,
-        empty=empty,
+        empty=copy.empty,
         volumes=copy.volumes,
         wait_seconds=WAIT_SECONDS,
     )
-    plan = staging.derive(means.settings, docker, copy.stack, place, image)
-    if plan.refusals:
-        raise NotDerivableError("; ".join(map(str, plan.refusals)))
-    return plan
 
 
-def _boot(means: Means, docker: Docker, copy: Copy, plan: Plan) -> _Seen:
+def _boot(means: Means, docker: Docker, copy: Copy, plan: Plan, source: Source) -> _Seen:
     if strayed := staging.strayed(plan.model):
         return _Seen(wrong=tuple(strayed), warnings=copy.warnings)
-    try:
-        limit = plan.wait_seconds(WAIT_SECONDS)
-        compose.up(plan.directory, wait_seconds=limit)
-        means.reach("drill-started")
-        means.progress.step(f"{display(plan.stack.name)}: waiting until it is well")
-        found = healthy.wait(docker, plan.project, plan.services, limit_seconds=limit)
-    except StackwardError as error:
-        return _Seen(wrong=(error.message, *_keep_logs(means, docker, plan)), warnings=copy.warnings)
-    proofs = [f"{display(one.service)}: {one.why}" for one in found if one.good and one.service != PROXY]
-    wrong = [f"{display(one.service)} {one.why}" for one in found if not one.good]
-    if not wrong:
-        means.progress.step(f"{display(plan.stack.name)}: probing it")
-        services = [service for service in copy.stack.services if service.name in plan.services]
-        tried = probes.prove(docker, services, copy.stack.raw, docker.containers(plan.project))
-        proofs += [str(proof) for proof in tried if proof.good]
-        wrong = [str(proof) for proof in tried if not proof.good]
-    if wrong:
-        wrong += _keep_logs(means, docker, plan)
-    return _Seen(tuple(proofs), tuple(wrong), copy.warnings)
+    last = means.store.drills().get(copy.stack.name)
+    tools = drill_boot.Tools(
+        docker,
+        copy.stack,
+        source.at,
+        _held_against(means, last),
+        plan.wait_seconds(WAIT_SECONDS),
+        means.progress.step,
+        means.reach,
+    )
+    seen = drill_boot.boot(tools, plan)
+    wrong = [*seen.wrong, *_keep_logs(means, docker, plan)] if seen.wrong else []
+    is_newest = last is None or last.counted is None or last.counted.at <= source.at
+    counted = Counted(source.at, tuple(seen.counts)) if is_newest and not wrong else None
+    return _Seen(tuple(seen.proofs), tuple(wrong), (*copy.warnings, *seen.warnings), counted)
+
+
+def _held_against(means: Means, last: Drill | None) -> Counted | None:
+    """What the last proof counted; nothing where somebody has said since that the stack is as it is meant to be."""
+    if last is None or last.success_at is None:
+        return None
+    accepted = means.store.accepted_at(last.stack)
+    return None if accepted is not None and accepted > last.success_at else last.counted
 
 
 def _keep_logs(means: Means, docker: Docker, plan: Plan) -> list[str]:

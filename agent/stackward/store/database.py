@@ -90,6 +90,10 @@ CREATE TABLE IF NOT EXISTS drill (
     """
 ALTER TABLE verified ADD COLUMN stacks TEXT NOT NULL DEFAULT '[""]';
 """,
+    # What the last good drill counted, which the next one must not fall far below.
+    """
+ALTER TABLE drill ADD COLUMN counted TEXT;
+""",
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from stackward.core.counts import Counted
 from stackward.core.model import Outcome
 from stackward.store.database import Database, blob, name_of, stamp
 
@@ -15,7 +16,8 @@ from stackward.store.database import Database, blob, name_of, stamp
 class Drill:
     """The newest drill of a stack, from the backup `artifact`. `proofs` are what was seen, `reasons` what was wrong.
 
-    `success_at` and `success_artifact` are those of the last one that was good, which may be an earlier one.
+    `success_at` and `success_artifact` are those of the last one that was good, which may be an earlier one; `counted` is
+    what the next one has to hold out against.
     """
 
     stack: str
@@ -26,6 +28,7 @@ class Drill:
     reasons: tuple[str, ...]
     success_at: datetime | None
     success_artifact: str
+    counted: Counted | None = None
 
 
 class Drills(Database):
@@ -39,16 +42,22 @@ class Drills(Database):
         artifact: str,
         proofs: Sequence[str] = (),
         reasons: Sequence[str] = (),
+        counted: Counted | None = None,
     ) -> None:
-        """A drill has ended. One that is not good takes nothing from what an earlier one proved."""
+        """A drill has ended. One that is not good takes nothing from what an earlier one proved.
+
+        `counted` takes the place of what was known; None leaves that.
+        """
         good = outcome in (Outcome.OK, Outcome.WARN)
         success = (stamp(at), blob(artifact)) if good else (None, None)
+        figures = json.dumps(counted.document()) if good and counted is not None else None
         with self._writing() as connection:
             connection.execute(
-                "INSERT INTO drill VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at,"
+                "INSERT INTO drill VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at,"
                 " outcome = excluded.outcome, artifact = excluded.artifact, proofs = excluded.proofs,"
                 " reasons = excluded.reasons, success_at = coalesce(excluded.success_at, success_at),"
-                " success_artifact = coalesce(excluded.success_artifact, success_artifact)",
+                " success_artifact = coalesce(excluded.success_artifact, success_artifact),"
+                " counted = coalesce(excluded.counted, counted)",
                 (
                     blob(stack),
                     stamp(at),
@@ -57,6 +66,7 @@ class Drills(Database):
                     json.dumps(list(proofs)),
                     json.dumps(list(reasons)),
                     *success,
+                    figures,
                 ),
             )
 
@@ -72,6 +82,7 @@ class Drills(Database):
                 reasons=tuple(json.loads(row["reasons"])),
                 success_at=datetime.fromisoformat(row["success_at"]) if row["success_at"] else None,
                 success_artifact=name_of(row["success_artifact"]) if row["success_artifact"] else "",
+                counted=Counted.of(json.loads(row["counted"])) if row["counted"] else None,
             )
             for row in self._rows("SELECT * FROM drill")
         )

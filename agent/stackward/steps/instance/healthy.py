@@ -16,7 +16,8 @@ from stackward.tools.docker import Docker, DockerError
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 3.0
 _RESTARTS = 3  # as often it may start anew meanwhile: its database may not have been there yet
-_LOG_LINES = 3
+_LOG_LINES = 5
+_LOG_LETTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +110,18 @@ def _at_the_end(health: Health, limit_seconds: float) -> Health:
     return Health(health.service, good=False, why=f"is {health.why} after {limit_seconds:.0f} s")
 
 
+def last_words(docker: Docker, one: Container) -> str:
+    """The last lines of what a container said, as one line that is not too long; "" where it said nothing."""
+    try:
+        words = [line.strip() for line in docker.logs(one.id, lines=_LOG_LINES).splitlines() if line.strip()]
+    except DockerError:
+        return ""
+    return display(" / ".join(words))[-_LOG_LETTERS:]
+
+
 def _with_log(docker: Docker, health: Health, containers: list[Container]) -> Health:
     """The last words of the container, beside what is wrong with it."""
     for one in containers:
-        if one.service != health.service:
-            continue
-        try:
-            words = [line.strip() for line in docker.logs(one.id, lines=_LOG_LINES).splitlines() if line.strip()]
-        except DockerError:
-            words = []
-        if words:
-            return Health(health.service, good=False, why=f"{health.why}: {display(' / '.join(words))[-400:]}")
+        if one.service == health.service and (words := last_words(docker, one)):
+            return Health(health.service, good=False, why=f"{health.why}: {words}")
     return health

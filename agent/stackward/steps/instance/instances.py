@@ -14,7 +14,7 @@ from stackward.core.errors import StackwardError
 from stackward.core.model import Container, display
 from stackward.core.staging import PROXY
 from stackward.core.unit_names import STAGING_TARGET, staging_unit
-from stackward.steps.instance import healthy, staging
+from stackward.steps.instance import healthy, staging, troubles
 from stackward.steps.instance.staging import COMPOSE_FILE, Plan
 from stackward.steps.undo import Step
 from stackward.tools import compose, filesystem
@@ -93,9 +93,12 @@ def start(hands: Hands, chosen: Plan, *, limit_seconds: float) -> list[str]:
             _up(hands, chosen, limit_seconds)
         return wait(hands.docker, chosen, limit_seconds=limit_seconds)
     except BridgeError as error:
-        return [error.message, *(display(line) for line in error.lines[-5:])]
-    except (StackwardError, OSError) as error:
-        return [error.message if isinstance(error, StackwardError) else str(error)]
+        own = troubles.of_start(hands.docker, chosen.project, chosen.services, error)
+        return own if own != [error.message] else [*own, *(display(line) for line in error.lines[-5:])]
+    except StackwardError as error:
+        return troubles.of_start(hands.docker, chosen.project, chosen.services, error)
+    except OSError as error:
+        return [str(error)]
 
 
 def wait(docker: Docker, chosen: Plan, *, limit_seconds: float) -> list[str]:
@@ -142,7 +145,7 @@ def _tried(act: Callable[[], None], name: str) -> list[str]:
     try:
         act()
     except StackwardError as error:
-        return [f"{display(name)}: {error.message}"]
+        return [f"{display(name)}: {troubles.words_of(error)}"]
     return []
 
 

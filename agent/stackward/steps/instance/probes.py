@@ -1,4 +1,4 @@
-"""Proofs that a service works: what its label asks for, or what can be told of PostgreSQL and of ports that answer."""
+"""Proofs that a service works: what its label asks for, or what can be told of ports that answer."""
 
 from __future__ import annotations
 
@@ -12,28 +12,8 @@ from stackward.core.staging import PROXY
 from stackward.tools.docker import Docker, DockerError, HookTimeout
 
 _COMMAND_SECONDS = 600.0
-_DATABASE_SECONDS = 3600.0
 _WEB_SECONDS = 60.0
 _WEB = re.compile(r":(\d{1,5})(/\S*)?")
-_POSTGRES_IMAGE = re.compile(r"(?:^|/)(?:postgres|postgis|timescaledb|timescaledb-ha|pgvector)(?:[:@]|$)")
-_POSTGRES_HOME = "/var/lib/postgresql"
-# Every row of every table is counted, then everything is read once more by what would write it to a dump.
-_POSTGRES = r"""
-set -e
-PGPASSWORD=${POSTGRES_PASSWORD:-}; PGUSER=${POSTGRES_USER:-postgres}; export PGPASSWORD PGUSER
-databases=$(psql -d postgres -qAtc 'SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1')
-for database in $databases; do
-    counted=$(psql -v ON_ERROR_STOP=1 -d "$database" -qAt <<'END'
-SELECT format('SELECT count(*) FROM %s', c.oid::regclass) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND n.nspname !~ '^(pg_|information_schema$)' ORDER BY 1 \gexec
-END
-)
-    tables=0; rows=0
-    for count in $counted; do tables=$((tables + 1)); rows=$((rows + count)); done
-    echo "PROOF database $database: $rows rows in $tables tables"
-done
-pg_dumpall >/dev/null
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +31,7 @@ class Proof:
 def prove(
     docker: Docker, services: Sequence[Service], model: Mapping[str, Any], containers: Sequence[Container]
 ) -> list[Proof]:
-    """Probe every service that runs. `model` is production's, whose published ports are worth a try.
+    """Probe those of the services that run. `model` is production's, whose published ports are worth a try.
 
     A service that has nothing to be probed by is proven by its health alone, which others look at.
     """
@@ -64,19 +44,15 @@ def prove(
             continue
         if service.policy.probe:
             found.append(_labelled(docker, service, container, prober))
-        elif is_postgres(service, (model.get("services") or {}).get(service.name) or {}):
-            found.append(_postgres(docker, service.name, container))
         elif prober is not None:
             ports = _ports((model.get("services") or {}).get(service.name) or {})
             found += [_web(docker, prober, service.name, port, "") for port in ports]
     return found
 
 
-def is_postgres(service: Service, definition: Mapping[str, Any]) -> bool:
-    """By its image, its dump, or the place that its data is mounted at."""
-    if any(dump.kind == "postgres" for dump in service.policy.dumps) or _POSTGRES_IMAGE.search(service.image):
-        return True
-    return any(str(mount.get("target") or "").startswith(_POSTGRES_HOME) for mount in definition.get("volumes") or [])
+def is_command(probe: str) -> bool:
+    """Whether it is run in the service's own container, which needs nothing else of the stack."""
+    return bool(probe) and not _WEB.fullmatch(probe)
 
 
 def _labelled(docker: Docker, service: Service, container: Container, prober: Container | None) -> Proof:
@@ -86,15 +62,7 @@ def _labelled(docker: Docker, service: Service, container: Container, prober: Co
                 service.name, good=False, said="no container to probe from: the appliance's image is not known"
             )
         return _web(docker, prober, service.name, int(web[1]), web[2] or "/")
-    return _ran(docker, service.name, container, service.policy.probe, _COMMAND_SECONDS, "its probe succeeds")
-
-
-def _postgres(docker: Docker, name: str, container: Container) -> Proof:
-    proof = _ran(docker, name, container, _POSTGRES, _DATABASE_SECONDS, "")
-    if not proof.good:
-        return proof
-    counted = [line.removeprefix("PROOF ") for line in proof.said.splitlines() if line.startswith("PROOF ")]
-    return Proof(name, good=True, said="; ".join(counted))
+    return _ran(docker, service.name, container, service.policy.probe)
 
 
 def _web(docker: Docker, prober: Container, name: str, port: int, path: str) -> Proof:
@@ -106,15 +74,15 @@ def _web(docker: Docker, prober: Container, name: str, port: int, path: str) -> 
     return Proof(name, done.exit_code == 0, display(done.output_tail.strip()))
 
 
-def _ran(docker: Docker, name: str, container: Container, command: str, seconds: float, well: str) -> Proof:
+def _ran(docker: Docker, name: str, container: Container, command: str) -> Proof:
     try:
-        done = docker.exec(container.id, ["sh", "-c", command], timeout_seconds=seconds)
+        done = docker.exec(container.id, ["sh", "-c", command], timeout_seconds=_COMMAND_SECONDS)
     except (DockerError, HookTimeout) as error:
         return Proof(name, good=False, said=error.message)
     if done.exit_code:
         said = display(done.output_tail.strip())[-500:]
         return Proof(name, good=False, said=f"the probe ended with exit code {done.exit_code}: {said}")
-    return Proof(name, good=True, said=well or done.output_tail)
+    return Proof(name, good=True, said="its probe succeeds")
 
 
 def _ports(definition: Mapping[str, Any]) -> list[int]:

@@ -1,0 +1,161 @@
+"""PostgreSQL in a drill: whether it runs on what the backup held, and how many rows are in it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stackward.core.counts import Count
+from stackward.core.model import Container, Service, display
+from stackward.tools.docker import Docker, DockerError, HookTimeout
+
+_STALL_SECONDS = 3600.0
+_SILENCE_SECONDS = 120.0  # one that recovers says so; one that says nothing at all does not run
+_IMAGE = re.compile(r"(?:^|/)(?:postgres|postgis|timescaledb|timescaledb-ha|pgvector)(?:[:@]|$)")
+_HOME = "/var/lib/postgresql"
+_CONTROL = "global/pg_control"
+_DEPTH = 4  # of a cluster below what is mounted; the usual images need two
+_DIRECTORIES = 20_000
+# What an extension brought along was not put there by anybody. All of it is counted, since that reads all of it; then
+# everything is read once more by what would write it to a dump.
+_SCRIPT = r"""
+set -e
+PGPASSWORD=${POSTGRES_PASSWORD:-}; PGUSER=${POSTGRES_USER:-postgres}; export PGPASSWORD PGUSER
+waited=0
+while code=0; pg_isready -q || code=$?; [ "$code" = 1 ] || [ "$code" = 2 ]; do
+    if [ "$code" = 1 ]; then limit=$STACKWARD_PATIENCE; else limit=$STACKWARD_SILENCE; fi
+    if [ "$waited" -ge "$limit" ]; then echo "it takes no connections after $waited s" >&2; exit 1; fi
+    waited=$((waited + 1)); sleep 1
+done
+ask() { psql -d postgres -qAtc "$1"; }
+ask "SELECT format('CLUSTER %s %s', system_identifier, current_setting('data_directory')) FROM pg_control_system()" || :
+databases=$(ask 'SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1')
+printf '%s\n' "$databases" | while IFS= read -r PGDATABASE; do
+    export PGDATABASE
+    counted=$(psql -v ON_ERROR_STOP=1 -qAt <<'END'
+SELECT format('SELECT %s, count(*) FROM %s', CASE WHEN d.objid IS NULL THEN 1 ELSE 0 END, c.oid::regclass)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e'
+WHERE c.relkind = 'r' AND n.nspname !~ '^(pg_|information_schema$)' ORDER BY 1 \gexec
+END
+)
+    tables=0; rows=0
+    for count in $counted; do
+        case $count in 1*) tables=$((tables + 1)); rows=$((rows + ${count#*|}));; esac
+    done
+    echo "COUNT $rows $tables $PGDATABASE"
+done
+pg_dumpall >/dev/null
+"""
+_CLUSTER_LINE = re.compile(r"^CLUSTER (-?\d+) (.*)$", re.MULTILINE)
+_COUNT_LINE = re.compile(r"^COUNT (\d+) (\d+) (.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of it: `wrong` is why it proves nothing, or ""; `note` is said where it was not to prove anything."""
+
+    counts: tuple[Count, ...] = ()
+    wrong: str = ""
+    note: str = ""
+
+
+def is_postgres(service: Service, definition: Mapping[str, Any]) -> bool:
+    """By its image, its dump, or the place that its data is mounted at."""
+    if any(dump.kind == "postgres" for dump in service.policy.dumps) or _IMAGE.search(service.image):
+        return True
+    return any(str(mount.get("target") or "").startswith(_HOME) for mount in definition.get("volumes") or [])
+
+
+def clusters(definition: Mapping[str, Any]) -> frozenset[int]:
+    """The identifiers of the database clusters in what a service of an instance has mounted; to be asked before it starts."""
+    mounts = definition.get("volumes") or []
+    sources = [str(one["source"]) for one in mounts if one.get("type") == "bind" and one.get("source")]
+    return frozenset(found for source in sources for found in _clusters_below(source))
+
+
+def count(
+    docker: Docker,
+    container: Container,
+    definition: Mapping[str, Any],
+    held: frozenset[int],
+    *,
+    patience_seconds: float,
+) -> Found:
+    """Count every row of every table, in what must be one of the clusters that the backup `held`.
+
+    `definition` is the service as the instance has it. A database that takes no connections yet has `patience_seconds`.
+    """
+    output = io.BytesIO()
+    silence_seconds = min(_SILENCE_SECONDS, patience_seconds)
+    patience = {"STACKWARD_PATIENCE": f"{patience_seconds:.0f}", "STACKWARD_SILENCE": f"{silence_seconds:.0f}"}
+    command = ["sh", "-c", _SCRIPT]
+    stall_seconds = patience_seconds + _STALL_SECONDS
+    try:
+        done = docker.exec_to_file(container.id, command, output, stall_seconds=stall_seconds, environment=patience)
+    except (DockerError, HookTimeout) as error:
+        return Found(wrong=error.message)
+    said = output.getvalue().decode("utf-8", "backslashreplace")
+    cluster = _CLUSTER_LINE.search(said)
+    if cluster is not None and int(cluster[1]) % 2**64 not in held:
+        return _anew(definition, cluster[2], held)
+    if done.exit_code:
+        words = display(done.output_tail.strip())[-500:]
+        return Found(wrong=f"the probe ended with exit code {done.exit_code}: {words}")
+    if not held:
+        return _anew(definition, "", held)
+    lines = _COUNT_LINE.findall(said)
+    found = tuple(Count(container.service, name, int(rows), int(tables)) for rows, tables, name in lines)
+    return Found(found, wrong="" if found else "there is no database in it")
+
+
+def _anew(definition: Mapping[str, Any], directory: str, held: frozenset[int]) -> Found:
+    """Not what was backed up. Whoever said that its data may start empty knows that."""
+    mounts = [one for one in definition.get("volumes") or [] if _covers(str(one.get("target") or "/"), directory)]
+    nearest: Mapping[str, Any] = max(mounts, key=lambda one: len(str(one.get("target"))), default={})
+    memory = [str(one).partition(":")[0] for one in definition.get("tmpfs") or []]
+    is_named = nearest.get("type") == "volume" and nearest.get("source")
+    if is_named or nearest.get("type") == "tmpfs" or any(_covers(one, directory) for one in memory):
+        return Found(note="it starts empty, as it is to: nothing of its data is proven")
+    where = f" in {display(directory)}" if directory else ""
+    had = "not the one that the backup holds" if held else "and the backup holds none for it"
+    return Found(wrong=f"the database{where} was made anew when it started, {had}: this proves nothing of the backup")
+
+
+def _covers(target: str, directory: str) -> bool:
+    return bool(directory) and (directory + "/").startswith(target.rstrip("/") + "/")
+
+
+def _clusters_below(source: str) -> Iterator[int]:
+    todo = [(source, 0)]
+    for _ in range(_DIRECTORIES):
+        if not todo:
+            return
+        directory, depth = todo.pop(0)
+        if (found := _identifier(directory)) is not None:
+            yield found
+        elif depth < _DEPTH:
+            todo += [(path, depth + 1) for path in _directories(directory)]
+
+
+def _directories(directory: str) -> Iterable[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return ()
+
+
+def _identifier(directory: str) -> int | None:
+    """A cluster's own number is what its control file begins with; two have never the same one."""
+    try:
+        with open(os.path.join(directory, _CONTROL), "rb") as file:
+            first = file.read(8)
+    except OSError:
+        return None
+    return int.from_bytes(first, sys.byteorder) if len(first) == 8 else None

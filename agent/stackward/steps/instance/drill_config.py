@@ -1,0 +1,175 @@
+"""The configuration of a drill: a stack's directory as a backup holds it, and what its files name elsewhere, with secrets.
+
+It lies below a directory that stands for `/`, so that a path like `../shared/app.env` leads where it leads in production.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from stackward.config import Settings
+from stackward.core.artifacts import ArtifactKind
+from stackward.core.model import Stack, display
+from stackward.core.staging_facts import within
+from stackward.steps.catalog import Artifact
+from stackward.steps.instance.drill_source import NotDerivableError
+from stackward.tools import age, archive
+from stackward.tools.compose_files import dependencies
+
+IDENTITY = "age.key"
+_ROUNDS = 10  # what is named by what was named
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A directory that stands for `/`. Its `docker_root` is a real path of production, as all that goes in and out."""
+
+    root: str
+    docker_root: str
+
+    def place(self, original: str) -> str:
+        return os.path.normpath(f"{self.root}/{original}")
+
+    def original(self, path: str) -> str:
+        """The path in production of one that is in here; any other is its own."""
+        return "/" + os.path.relpath(path, self.root) if path != self.root and within(path, self.root) else path
+
+    def said(self, text: str) -> str:
+        """A message about files in here, as one about production's."""
+        return text.replace(display(self.root) + "/", "/").replace(self.root + "/", "/")
+
+
+class _Archive:
+    """A tarball, or a capsule; it is looked into when something is first asked of it."""
+
+    def __init__(self, opening: Callable[[], AbstractContextManager[IO[bytes]]]) -> None:
+        self._opening = opening
+        self._names: dict[bytes, bytes] = {}  # as they are written in it, and plain
+
+    def extract(self, base: Path, wanted: bytes) -> None:
+        """What is called so or lies in it, and the directories above."""
+        if not self._names:
+            with self._opening() as source:
+                names = [member.name for member in archive.members(source)]
+            self._names = {name: name.removeprefix(b"./").rstrip(b"/") for name in names}
+        found = [name for name, path in self._names.items() if path == wanted or path.startswith(wanted + b"/")]
+        above = [name for name, path in self._names.items() if path and wanted.startswith(path + b"/")]
+        if found:
+            with self._opening() as source:
+                archive.extract(source, base, [*above, *found])
+
+
+@dataclass(slots=True)
+class Unpacked:
+    """What was unpacked so far. `directory` is the stack's; `warnings` say what is otherwise than in the backup."""
+
+    mirror: Mirror
+    directory: Path
+    stack: Stack
+    name: str
+    tarball: _Archive
+    capsule: _Archive | None
+    warnings: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
+
+    def take(self, original: str) -> bool:
+        """Unpack a path of production with all that is in it. Returns whether it is there then."""
+        root = self.mirror.docker_root
+        if original not in self.asked and within(original, root) and original != root:
+            base, wanted = Path(self.mirror.place(root)), os.fsencode(os.path.relpath(original, root))
+            self.tarball.extract(base, wanted)
+            if self.capsule is not None and (self.stack.secret_files or wanted != os.fsencode(self.stack.name)):
+                self.capsule.extract(base, wanted)
+        self.asked.add(original)
+        return os.path.lexists(self.mirror.place(original))
+
+    def take_named_file(self, original: str) -> None:
+        """As `take`; one that the backup does not hold is copied from production as it is now, which is said."""
+        if not self.take(original) and self.copy_of_now(original):
+            self.warnings.append(f"{display(original)} is production's of now: {self.name} does not hold it")
+
+    def copy_of_now(self, original: str) -> bool:
+        """Returns whether there is such a file. Through a link that leads out of the copy nothing is written."""
+        place = self.mirror.place(original)
+        if not os.path.isfile(original) or not within(os.path.realpath(place), self.mirror.root):
+            return False
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        shutil.copy2(original, place)
+        owner = os.stat(original)
+        os.chown(place, owner.st_uid, owner.st_gid)
+        return True
+
+
+def place(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact, stack: Stack, home: Path) -> Unpacked:
+    """Unpack the stack's directory with its secrets, and the files that its compose files name elsewhere.
+
+    Raises:
+        NotDerivableError: the config backup does not hold the stack.
+        StackwardError: an archive is damaged.
+    """
+    docker_root = os.path.realpath(settings.docker_root)
+    mirror = Mirror(os.path.realpath(home / "root"), docker_root)
+    home.mkdir(parents=True, mode=0o700)
+    os.makedirs(mirror.place(docker_root))
+    original = f"{docker_root}/{stack.name}"
+    capsule, why = _capsule(settings, artifacts, tarball)
+    found = Unpacked(
+        mirror, Path(mirror.place(original)), stack, tarball.name.name, _Archive(lambda: _plain(tarball)), capsule
+    )
+    if not found.take(original):
+        raise NotDerivableError(f"{found.name} does not hold {display(stack.name)}")
+    if found.directory.is_symlink():
+        raise NotDerivableError(f"{display(original)} is a link: {found.name} does not hold what it leads to")
+    if why and stack.secret_files:
+        _take_secrets_of_now(found)
+        found.warnings.append(f"its secrets are production's of now, not the backup's: {why}")
+    for _ in range(_ROUNDS):
+        if not _take_named(found):
+            break
+    return found
+
+
+def _take_named(found: Unpacked) -> bool:
+    """Get what is named now and was not before; whether there was anything."""
+    named = {os.path.normpath(path) for path in dependencies(found.directory).paths}
+    elsewhere = {path for path in named if not within(path, str(found.directory)) and within(path, found.mirror.root)}
+    new = {found.mirror.original(path) for path in elsewhere} - found.asked
+    for original in sorted(new):
+        found.take_named_file(original)
+    return bool(new)
+
+
+def _take_secrets_of_now(found: Unpacked) -> None:
+    for secret in map(str, found.stack.secret_files):
+        if within(secret, found.mirror.docker_root):
+            found.copy_of_now(secret)
+
+
+def _capsule(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact) -> tuple[_Archive | None, str]:
+    """The one that belongs to the tarball, or why it cannot be had."""
+    made = [a for a in artifacts if a.kind is ArtifactKind.SECRETS and a.name.when <= tarball.name.when]
+    identity = settings.config_dir / IDENTITY
+    if not made:
+        return None, "there is no secrets capsule"
+    if not identity.is_file():
+        return None, f"{display(identity)} is not here to open the capsule"
+    newest = max(made, key=lambda artifact: artifact.name.when)
+    return _Archive(lambda: _decrypted(newest, identity)), ""
+
+
+@contextmanager
+def _plain(tarball: Artifact) -> Iterator[IO[bytes]]:
+    with open(tarball.path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def _decrypted(capsule: Artifact, identity: Path) -> Iterator[IO[bytes]]:
+    with open(capsule.path, "rb") as file, age.decrypting(identity, file) as plain:
+        yield plain

@@ -1,0 +1,137 @@
+"""What a drill takes for a proof of a database: real PostgreSQL, in backups that hold less than they should."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from btrfs.test_drill import NOW, Drilled
+from host.images import ensure_demo_image
+from stackward.core.model import Outcome, StackResult
+
+pytestmark = [pytest.mark.btrfs, pytest.mark.usefixtures("needs_compose", "api")]
+ORDERS = "CREATE TABLE orders AS SELECT generate_series(1, 1000) AS number"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> str:
+    return ensure_demo_image()
+
+
+class Shop(Drilled):
+    """A database with a writer beside it, which puts in rows as soon as it can."""
+
+    def up(self, volume: Path, *, data: str = "{volume}/db:/var/lib/postgresql/data", more: str = "") -> None:
+        self.data = volume / "db"
+        source = data.format(volume=volume)
+        self.directory = self.host.stack(
+            f"{self.name}-shop",
+            f"""
+            x-stackward: {{backup: true{more}}}
+            services:
+              db:
+                image: {self.image}
+                command: postgres
+                stop_signal: SIGQUIT
+                environment: {{POSTGRES_DB: shop, POSTGRES_PASSWORD: secret}}
+                volumes: ["{source}"]
+                labels: {{stackward.backup.quiesce: stop}}
+              writer:
+                image: {self.image}
+                command: writer
+                stop_signal: SIGKILL
+                environment: {{PGHOST: db, PGUSER: postgres, PGDATABASE: shop, PGPASSWORD: secret, WRITE_EVERY_SECONDS: "0.01"}}
+                depends_on: [db]
+            volumes: {{kept: {{}}}}
+            """,
+        )
+        self.compose("up", "-d", "db")
+
+    def compose(self, *words: str) -> None:
+        subprocess.run(["docker", "compose", *words], cwd=self.directory, check=True, capture_output=True)
+
+    def sql(self, text: str, database: str = "shop") -> None:
+        command = ["docker", "exec", f"{self.name}-shop-db-1", "psql", "-U", "postgres", "-d", database, "-qAtc", text]
+        for _ in range(100):
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode == 0:
+                return
+            time.sleep(0.2)
+        raise AssertionError(done.stderr)
+
+    def tried(self, hours: int = 0) -> tuple[StackResult, list[str]]:
+        """A new backup, and what comes of drilling it."""
+        self.back_up(NOW + timedelta(hours=hours))
+        result = self.drill()
+        assert not [one for one in self.left() if "drill" in one or "instances" in one]
+        return result.stacks[0], result.details["proofs"][f"{self.name}-shop"]
+
+
+@pytest.fixture
+def shop(tmp_path: Path, volume: Path, postgres: str) -> Iterator[Shop]:
+    made = Shop(tmp_path, volume, postgres, 512 << 20)
+    yield made
+    made.compose("down", "-v", "-t", "0")
+    made.host.store.close()
+    subprocess.run(["umount", made.backups], check=True)
+
+
+def test_rows_are_counted_before_the_stack_can_write_any(shop: Shop, volume: Path) -> None:
+    shop.up(volume)
+    shop.sql(ORDERS)
+    part, proofs = shop.tried()
+    assert part.outcome is Outcome.OK, part.reasons
+    assert "db: database postgres: 0 rows in 0 tables; database shop: 1000 rows in 1 tables" in proofs
+    assert "writer: running" in proofs
+
+
+def test_a_database_without_a_row_proves_nothing_though_its_stack_would_write_some(shop: Shop, volume: Path) -> None:
+    shop.up(volume)
+    shop.sql("CREATE TABLE orders (number bigint PRIMARY KEY, placed timestamptz NOT NULL DEFAULT now())")
+    part, proofs = shop.tried()
+    assert part.outcome is Outcome.FAILED
+    assert part.reasons[0].startswith("db: 0 rows in 1 tables in all its databases prove nothing")
+    assert "writer: running" not in proofs
+
+
+def test_a_database_that_is_made_anew_since_its_backup_is_empty_fails(shop: Shop, volume: Path) -> None:
+    shop.up(volume)
+    shop.sql(ORDERS)
+    shop.compose("stop")
+    subprocess.run(["find", shop.data, "-mindepth", "1", "-delete"], check=True)
+    part, _ = shop.tried()
+    assert part.outcome is Outcome.FAILED
+    assert part.reasons[0] == (
+        "db: the database in /var/lib/postgresql/data was made anew when it started, and the backup holds none for it:"
+        " this proves nothing of the backup"
+    )
+
+
+def test_what_was_lost_since_the_last_proof_fails_until_it_is_accepted(shop: Shop, volume: Path) -> None:
+    shop.up(volume)
+    shop.sql(ORDERS)
+    shop.sql("CREATE DATABASE wiki")
+    shop.sql(ORDERS, "wiki")
+    assert shop.tried()[0].outcome is Outcome.OK
+    shop.sql("TRUNCATE orders")
+    part, _ = shop.tried(hours=1)
+    assert part.outcome is Outcome.FAILED
+    lost = "database shop: 0 rows in 1 tables, where the last proof had 1000 rows in 1 tables"
+    assert lost in part.reasons[0]
+    assert shop.drill().stacks[0].outcome is Outcome.FAILED  # what failed is no measure for the next
+    shop.host.store.accept(f"{shop.name}-shop", NOW + timedelta(hours=1))
+    part, _ = shop.tried(hours=2)
+    assert part.outcome is Outcome.OK, part.reasons
+
+
+def test_one_that_is_to_start_empty_is_no_failure_and_proves_nothing(shop: Shop, volume: Path) -> None:
+    shop.up(volume, data="kept:/var/lib/postgresql/data", more=", backup.skip: [kept], staging.empty: [kept]")
+    (shop.directory / "data").mkdir()
+    part, proofs = shop.tried()
+    assert part.outcome is Outcome.OK, part.reasons
+    assert "db: it starts empty, as it is to: nothing of its data is proven" in proofs
