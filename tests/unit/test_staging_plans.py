@@ -90,6 +90,39 @@ def test_the_file_and_its_secrets_are_roots_alone(host, stack):
     assert (plan.directory / "secrets-token").read_text().startswith("s3cr$")
 
 
+def test_trees_elsewhere_that_may_start_empty_are_volumes_that_compose_takes(host, stack, tmp_path):
+    """Whatever they are called: `stackward stacks` names them."""
+    places = [tmp_path / "My Files@1", tmp_path / "ünï", tmp_path / "a+b/data"]
+    for place in places:
+        place.mkdir(parents=True)
+    text = "\n".join(f"            - '{place}:/x{number}'" for number, place in enumerate(places))
+    written = (
+        "x-stackward: {staging: {enabled: true, empty: '%s'}}\nservices:\n  web:\n    image: nginx\n    volumes:\n"
+        + text
+    )
+    stack("shop", written % "none")
+    names = [tree.mount_name for tree in host.found("shop").trees if tree.path in places]
+    assert len(names) == len(places)
+    stack("shop", written % ",".join(names))
+    plan = plan_of(host)["shop"]
+    assert reasons(plan) == ""
+    staging.write(plan)
+    model = compose.resolve(plan.directory)
+    assert [mount["type"] for mount in model["services"]["web"]["volumes"]] == ["volume"] * 3
+    assert len(model["volumes"]) == 3
+
+
+def test_variables_that_compose_cannot_read_any_more_refuse_their_instance_alone(host, stack):
+    secret = "\n        secrets: {token: {environment: TOKEN}}\n"
+    stack("shop", web("secrets: [token]") + secret, _dot_env="TOKEN=x\n")
+    stack("wiki", web())
+    stacks = host.discover().stacks
+    (host.settings.docker_root / "shop/.env").write_text("TOKEN='x\n")
+    found = {one.stack.name: one for one in staging.plans(host.settings, None, stacks)}
+    assert "Compose cannot read what secrets and configs are set to" in reasons(found["shop"])
+    assert reasons(found["wiki"]) == ""
+
+
 def test_before_the_first_night_it_counts_what_the_snapshot_will_hold(host, stack):
     stack("shop", web())
     (host.settings.volume / ".nightly/shop").rmdir()

@@ -169,7 +169,11 @@ KNOWN = (
         "staging.post", values.parse_commands, "commands, one a line", "none", "Run after the instance has started."
     ),
     _stack(
-        "staging.empty", values.parse_names, "names of volumes", "none", "Volumes that may start empty in the instance."
+        "staging.empty",
+        values.parse_trees,
+        "names of volumes and trees",
+        "none",
+        "Volumes, and other trees as `stackward stacks` names them, that may start empty in the instance.",
     ),
     _stack(
         "staging.service",

@@ -21,6 +21,7 @@ _TREES_NARROW_TO_WIDE = ("data", "writable", "all")
 _QUIESCE_MILD_TO_STRICT = (Quiesce.NONE, Quiesce.AUTO, Quiesce.PAUSE, Quiesce.STOP)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 _PORT = r"([1-9]\d{0,4})"
+_TREE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.+~-]*", re.ASCII)
 _PUBLISH = re.compile(rf"(?:([0-9.]+|\[[0-9a-fA-F:.]+\]):)?{_PORT}:({_NAME.pattern}):{_PORT}", re.ASCII)
 
 
@@ -68,6 +69,14 @@ def parse_names(text: str) -> tuple[str, ...]:
     names = parse_list(text)
     if not names or not all(_NAME.fullmatch(name) for name in names):
         raise ValueError("must be names, separated by commas")
+    return names
+
+
+def parse_trees(text: str) -> tuple[str, ...]:
+    """Names of trees and volumes; those of trees have a `+` for each slash, and perhaps a digest after a `~`."""
+    names = parse_list(text)
+    if not names or not all(_TREE.fullmatch(name) for name in names):
+        raise ValueError("must be names as `stackward stacks` has them, separated by commas")
     return names
 
 

@@ -18,7 +18,6 @@ from stackward.core.staging_networks import LABEL
 
 # Sockets, devices and the kernel: reading them is no harmless thing.
 _CLOSED = ("/dev", "/proc", "/run", "/sys", "/var/run", "/var/lib/docker", "/var/lib/containerd")
-_CONVERT = "`stackward stack convert` moves it to the volume; or name it in stackward.staging.empty"
 _OVERRIDE = "say otherwise in compose.staging.yaml, or leave the service out with stackward.staging.services"
 
 
@@ -79,7 +78,11 @@ class Stores:
             self._refuse(service, f"{display(source)} {reason}", _OVERRIDE)
             return None
         if not is_read_only and self._facts.kinds[real] == "directory":
-            self._refuse(service, f"{display(source)} is written to and has no copy", _CONVERT)
+            self._refuse(
+                service,
+                f"{display(source)} is written to and has no copy",
+                _either(self._facts.names.get(real) or os.path.basename(real)),
+            )
             return None
         if not is_read_only:
             self.notes.append(f"{display(service)}: {display(source)} is production's, mounted read-only")
@@ -98,8 +101,7 @@ class Stores:
             return self._bound(service, mount, os.path.join(moved, subpath) if subpath else moved, target)
         if key in self._wish.empty or name in self._wish.empty:
             return self._fresh(key, f"volume {name}", mount, target)
-        hint = f"stackward.staging.empty: {display(key)} lets it start empty, `stackward stack convert` moves it to the volume"
-        self._refuse(service, f"the named volume {display(name)} has no copy", hint)
+        self._refuse(service, f"the named volume {display(name)} has no copy", _either(key))
         return None
 
     def _bound(self, service: str, mount: Mapping[str, Any], moved: str, target: str) -> dict[str, Any] | None:
@@ -188,6 +190,10 @@ def _reaches(source: str, facts: Facts, read_only: bool) -> str:
         return reason
     is_production = any(within(real, root) for root in facts.roots) or real in facts.names
     return "is production's: it may be mounted read-only" if is_production and not read_only else ""
+
+
+def _either(name: str) -> str:
+    return f"stackward.staging.empty: {display(name)} lets it start empty, `stackward stack convert` moves it to the volume"
 
 
 def harm(real: str, facts: Facts) -> str:

@@ -185,7 +185,11 @@ def derive(
         prober=place.prober,
         wait_seconds=staged.wait_seconds or place.wait_seconds,
     )
-    facts = look(settings, docker, stack, place, image, fresh=fresh)
+    try:
+        facts = look(settings, docker, stack, place, image, fresh=fresh)
+    except compose.ComposeError as error:
+        refusal = Refusal(f"Compose cannot read what secrets and configs are set to: {display(error.message)}")
+        return Plan(stack, place.project, place.directory, refusals=(refusal,))
     derived = staging.derive(stack.raw, wish, facts)
     override = next((path for name in OVERRIDES if (path := stack.directory / name).is_file()), None)
     if override is not None:
