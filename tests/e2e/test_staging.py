@@ -34,6 +34,8 @@ GREEDY = {
     "volumes": {"others": {"external": True, "name": "wiki_pages"}},
     "x-stackward": {"staging": {"enabled": True}},
 }
+# systemd writes its unit's name with a backslash.
+DASHED = {"services": {"app": {**SLEEPER, "restart": "always"}}, "x-stackward": {"staging": {"enabled": True}}}
 POLICIES = {
     "shop": {"enabled": True, "publish": "18432:db:5432", "services": "db", "env": "STAGE=staging"},
     "site": {"enabled": True, "publish": "18080:web:8080"},
@@ -62,7 +64,7 @@ def refreshed(host: Host, *, good: bool = True) -> dict:
     """Rebuild, and return each stack's part of the result."""
     done = host.stackward_json("staging", "refresh", check=False)
     assert (done["outcome"] == "ok") is good, done
-    return {part["stack"]: part for part in done["stacks"]} | {"details": done["details"]}
+    return {part["stack"]: part for part in done["stacks"]} | {"details": done["details"], "reasons": done["reasons"]}
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +281,24 @@ def test_killed_at(point, staged):
     staged.run(f"test -e {NIGHTLY}/shop/db/PG_VERSION")
 
 
+def test_instances_run_as_before_after_docker_was_restarted(staged):
+    """The web server ends well when it is told to: no policy that is about failures would start it again."""
+    refreshed(staged)
+    running = "docker ps --format '{{.Names}}' | grep -E '^(shop|site|photos)-staging-' | sort"
+    before = staged.run(running).stdout.split()
+    assert len(before) == 7  # four services, three proxies
+    staged.run("systemctl restart docker")
+    staged.wait_for_appliance()
+    staged.wait_until(f'test "$({running} | xargs)" = "{" ".join(before)}" && {PAGE}', timeout=90, every=0.5)
+
+
+def test_instances_leave_dockers_own_subnets_to_production(staged):
+    asked = "docker network inspect --format '{{range .IPAM.Config}}{{.Subnet}} {{end}}' $(docker network ls -q -f name=-staging_)"
+    subnets = staged.run(asked).stdout.split()
+    assert len(subnets) >= 7
+    assert all(one.startswith("198.19.") for one in subnets)
+
+
 def test_instances_are_units_where_the_host_has_them_and_users_units_follow(staged):
     staged.put(CHECKOUT / "host-units", f"{APPLIANCE_HOME}/host-units")
     staged.put(CHECKOUT / "image" / "logrotate.conf", f"{APPLIANCE_HOME}/image/logrotate.conf")
@@ -288,16 +308,24 @@ def test_instances_are_units_where_the_host_has_them_and_users_units_follow(stag
     own += "[Install]\nWantedBy=stackward-staging.target\n"
     staged.put(own, "/etc/systemd/system/mine-staging.service")
     staged.run("systemctl daemon-reload && systemctl enable --now mine-staging.service stackward-staging.target")
+    staged.put(json.dumps(DASHED), "/opt/docker/two-words/compose.yaml")
     refreshed(staged)
+    unit = r"docker-compose-staging@two\x2dwords.service"
+    assert staged.run(f"systemctl is-active '{unit}'").stdout.strip() == "active"
     states = "systemctl is-active docker-compose-staging@shop.service docker-compose-staging@photos.service mine-staging.service"
     assert staged.run(states).stdout.split() == ["active"] * 3
     assert staged.get("/root/mine").split() == [b"begun", b"ended", b"begun"]
     assert staged.run(PAGE).stdout.encode() == staged.get("/opt/docker/site/data/index.html")
+    assert refreshed(staged)["reasons"] == []  # with the unit of a name with a dash to be stopped
 
 
 def test_down_stops_instances_and_production_goes_on(staged):
     production = staged.run(PRODUCTION).stdout
-    assert staged.stackward_json("staging", "down")["outcome"] == "ok"
+    done = staged.stackward_json("staging", "down")
+    assert (done["outcome"], done["reasons"]) == ("ok", [])
+    assert {part["outcome"] for part in done["stacks"]} == {"ok"}
+    units = "systemctl list-units --plain --no-legend --state=active,failed 'docker-compose-staging@*'"
+    assert staged.run(units).stdout == ""
     left = staged.run("docker ps --format '{{.Names}}' | grep -- -staging-", check=False)
     assert left.stdout == ""
     assert staged.run(PRODUCTION).stdout == production
