@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from btrfs.capabilities import as_the_appliance
 from unit.conftest import api, compose_program, image, needs_compose  # noqa: F401 - for tests with containers
 
 
@@ -41,6 +42,12 @@ def btrfs_disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
     finally:
         for point in points:
             _unmount(point)
+
+
+@pytest.fixture(autouse=True)
+def _no_more_than_the_appliance_may() -> Iterator[None]:
+    with as_the_appliance():
+        yield
 
 
 @pytest.fixture

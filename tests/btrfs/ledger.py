@@ -67,8 +67,9 @@ class Ledger:
         self.damaged = {(name, stack) for name, stack in self.damaged if name in left and stack in left[name].stacks}
 
     def thinned(self) -> None:
-        """The same of snapshots, of which those with a label stay in any case."""
-        stay = promised(self.snapshots) | {name for name in self.snapshots if "-" in name}
+        """The same of snapshots; those with a label stay in any case, and take no other's place."""
+        labelled = {name for name in self.snapshots if "-" in name}
+        stay = promised({name: at for name, at in self.snapshots.items() if name not in labelled}) | labelled
         self.snapshots = {name: self.snapshots[name] for name in stay}
 
     def differing(self) -> set[tuple[str, str]]:

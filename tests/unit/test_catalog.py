@@ -12,6 +12,7 @@ from stackward.core.artifacts import ArtifactKind
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.index import Index, StackEntry, TreeEntry
 from stackward.steps import catalog
+from stackward.steps.restore import restore_plan
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -55,6 +56,25 @@ def test_lists_finished_artifacts_only_newest_first(settings):
         "configs-20261102_020000.tar.gz",
     ]
     assert [a.size_bytes for a in listed] == [0, 10, 5]
+
+
+def test_what_a_clock_that_was_ahead_has_dated_is_not_the_newest(settings):
+    root = settings.backup_root
+    for date in ("2026-11-02", "2026-11-03", "2027-05-01"):
+        day(root, f"data-{date}", f"{date}T01:05:00+00:00", entry("shop", f"{date}T01:01:00+00:00", "shop"))
+
+    def listed(now):
+        return [a.name.name.removeprefix("data-") for a in catalog.catalog(settings, now)]
+
+    assert listed(datetime(2026, 11, 3, 3, tzinfo=UTC)) == ["2026-11-03", "2026-11-02", "2027-05-01"]
+    assert listed(datetime(2026, 11, 2, 23, tzinfo=UTC)) == [
+        "2026-11-03",
+        "2026-11-02",
+        "2027-05-01",
+    ]  # a few hours are nothing
+    assert listed(datetime(2027, 5, 2, tzinfo=UTC)) == ["2027-05-01", "2026-11-03", "2026-11-02"]
+    artifacts = catalog.catalog(settings, datetime(2026, 11, 3, 3, tzinfo=UTC))
+    assert restore_plan.choose(artifacts, "shop", None).name.name == "data-2026-11-03"
 
 
 def test_a_replaced_day_is_listed_as_such_after_the_one_that_replaced_it(settings):

@@ -115,6 +115,17 @@ def test_each_stack_has_its_newest_part(store):
     assert (newest["b"].id, newest["b"].outcome) == (newer, Outcome.FAILED)
 
 
+def test_a_clock_that_was_ahead_puts_no_run_first(store):
+    record(store, "backup-data", later(24 * 365), Outcome.OK, part("a", Outcome.OK))
+    good = record(store, "backup-data", NOON, Outcome.OK, part("a", Outcome.OK))
+    bad = record(store, "backup-data", later(1), Outcome.FAILED, part("a", Outcome.FAILED))
+
+    assert [row.id for row in store.runs()][:2] == [bad, good]
+    assert store.last_success("backup-data", "a").id == good
+    assert [row.id for row in store.failures_since_success("backup-data", "a")] == [bad]
+    assert store.last_stacks("backup-data")["a"].id == bad
+
+
 def test_a_run_whose_process_died_is_closed_as_failed(store, locks):
     dead = store.begin_run("backup-data", NOON, "cli")
     alive = store.begin_run("verify", NOON, "cli")

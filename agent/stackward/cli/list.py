@@ -27,16 +27,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, context: Context) -> int:
     appliance = context.appliance
+    now = appliance.now()
     listed = [
         artifact
-        for artifact in catalog.catalog(appliance.settings)
+        for artifact in catalog.catalog(appliance.settings, now)
         if (arguments.kind is None or artifact.kind == arguments.kind)
         and (arguments.stack is None or arguments.stack in artifact.stacks)
     ]
     verified = appliance.store.verified()
     made = {artifact.name.name: artifact.made_at for artifact in listed}
     proven = _proven(appliance.store.drills().values(), made)
-    now = appliance.now()
 
     def human(console: Console) -> None:
         if not listed:

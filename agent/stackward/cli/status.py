@@ -36,7 +36,7 @@ def run(arguments: Namespace, context: Context) -> int:
     appliance.runner.close_interrupted()
     now = appliance.now()
     discovery = appliance.discovery
-    found = backups(appliance.settings, appliance.store)
+    found = backups(appliance.settings, appliance.store, now)
     names = arguments.stacks
     gone = [one for one in vanished(appliance.store, discovery.stacks, found) if not names or one.stack in names]
     there = [name for name in names if name not in {one.stack for one in gone}]

@@ -57,6 +57,16 @@ class DiskFullError(StackwardError):
         return cls(f"no space left while copying to {target}", hint=hint)
 
 
+class AttributeTooLargeError(StackwardError):
+    """An extended attribute does not fit into a file of the target's file system."""
+
+    @classmethod
+    def of(cls, name: str, path: str = "") -> AttributeTooLargeError:
+        hint = "leave the file out with stackward.backup.exclude, or have BACKUP_ROOT on Btrfs or XFS"
+        where = f"{path}: " if path else ""
+        return cls(f"{where}the extended attribute {name} is larger than the target's file system takes", hint=hint)
+
+
 class RefusedError(StackwardError):
     """Going on could lose data: a wrong disk, a shrunken tree, a damaged source."""
 

@@ -6,47 +6,27 @@ is listed is never written into; a run that is killed leaves an unlisted directo
 
 from __future__ import annotations
 
-import difflib
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from stackward import __version__
 from stackward.config import Settings
 from stackward.core import artifacts
-from stackward.core.errors import Interrupted, SettingsError, StackwardError
+from stackward.core.errors import Interrupted, StackwardError
 from stackward.core.index import Index, StackEntry
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
-from stackward.steps import backup_root, catalog
-from stackward.steps.backup import backup_plan, sources
+from stackward.steps import backup_root
+from stackward.steps.backup import backup_plan, copying, day_plan, sources
 from stackward.steps.backup import day as days
-from stackward.steps.backup.stack_backup import Base, LostTreeError, Means, Part, back_up
+from stackward.steps.backup.stack_backup import LostTreeError, Means, Part, back_up
 from stackward.steps.undo import Undo
-from stackward.store import Store, is_damaged
+from stackward.store import Store
 from stackward.tools import filesystem
 from stackward.tools.docker import Docker
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run will do. `carried` are the stacks that today's backup has and this run does not make.
-
-    `bases` are the stacks' newest good backups; `last` also counts those that were found damaged.
-    """
-
-    name: str
-    make: tuple[Stack, ...]
-    skip: tuple[StackResult, ...]
-    day_base: Path | None
-    bases: dict[str, Base]
-    last: dict[str, StackEntry]
-    newest: dict[str, StackEntry]
-    today: Index | None
-    carried: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -56,6 +36,7 @@ class _Run:
     snapshots: set[str]
     parts: dict[str, Part] = field(default_factory=dict)
     results: list[StackResult] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def run(
@@ -81,10 +62,10 @@ def run(
     """
     if dry_run:
         backup_root.require(settings)
-        return _described(make_plan(settings, store, stacks, only, now), settings, full_scan=full_scan)
+        return _described(day_plan.make(settings, store, stacks, only, now), settings, full_scan=full_scan)
     backup_root.claim(settings, now)
     backup_root.clean_incoming(settings)
-    plan = make_plan(settings, store, stacks, only, now)
+    plan = day_plan.make(settings, store, stacks, only, now)
     for stack in plan.make:
         if stack.opted_in:
             store.remember_opted_in(stack.name, now)
@@ -94,77 +75,12 @@ def run(
     return _result(plan, done)
 
 
-def make_plan(settings: Settings, store: Store, stacks: Sequence[Stack], only: Sequence[str], now: datetime) -> Plan:
-    name = artifacts.data_name(now)
-    seen = store.verified()
-    listed = [
-        artifact
-        for artifact in catalog.catalog(settings)
-        if artifact.kind is artifacts.ArtifactKind.DATA and artifact.index is not None
-    ]
-    usable = [artifact for artifact in listed if not is_damaged(seen.get(artifact.name.name))]
-    make, skip = _chosen(stacks, only)
-    bases: dict[str, Base] = {}
-    last: dict[str, StackEntry] = {}
-    for artifact in listed:
-        for stack_name, entry in (artifact.index.stacks if artifact.index else {}).items():
-            last.setdefault(stack_name, entry)
-            if not is_damaged(seen.get(artifact.name.name), stack_name):
-                bases.setdefault(stack_name, Base(artifact.path, entry))
-    today = next((artifact.index for artifact in listed if artifact.name.name == name), None)
-    return Plan(
-        name=name,
-        make=make,
-        skip=skip,
-        day_base=_origin(name, usable, [bases[stack.name] for stack in make if stack.name in bases]),
-        bases=bases,
-        last=last,
-        newest={stack.name: bases[stack.name].entry for stack in stacks if stack.opted_in and stack.name in bases},
-        today=today,
-        carried=tuple(sorted(set(today.stacks if today else ()) - {stack.name for stack in make})),
-    )
-
-
-def _origin(name: str, usable: Sequence[catalog.Artifact], bases: Sequence[Base]) -> Path | None:
-    """What the day begins as a snapshot of: today's backup, which it may have to carry over, or where most of its data is."""
-    subvolumes = [artifact for artifact in usable if filesystem.is_subvolume(artifact.path)]
-    today = next((artifact.path for artifact in subvolumes if artifact.name.name == name), None)
-    if today is not None:
-        return today
-    held = {
-        artifact.path: sum(tree.bytes for base in bases if base.path == artifact.path for tree in base.entry.trees)
-        for artifact in subvolumes
-    }
-    return max(held, key=lambda path: held[path], default=None)  # the newest where it makes no difference
-
-
-def _chosen(stacks: Sequence[Stack], only: Sequence[str]) -> tuple[tuple[Stack, ...], tuple[StackResult, ...]]:
-    by_name = {stack.name: stack for stack in stacks}
-    for name in only:
-        if name not in by_name:
-            close = difflib.get_close_matches(name, by_name, 1)
-            hint = f"did you mean {display(close[0])}?" if close else "`stackward stacks` shows those there are"
-            raise SettingsError(f"there is no stack {display(name)}", hint=hint)
-    wanted = [stack for stack in stacks if (stack.name in only if only else stack.opted_in)]
-    make, skip = [], []
-    for stack in wanted:
-        if stack.name in artifacts.RESERVED_STACK_NAMES:
-            reason = "backups use this name themselves; rename the stack's directory"
-            skip.append(StackResult(stack.name, Outcome.FAILED, (reason,)))
-        elif stack.covered_trees or any(service.policy.dumps for service in stack.services):
-            make.append(stack)
-        else:
-            reason = "it has no data outside its configuration, which the config backup holds"
-            skip.append(StackResult(stack.name, Outcome.SKIPPED, (reason,)))
-    return tuple(make), tuple(skip)
-
-
 def _act(
     settings: Settings,
     store: Store,
     docker: Docker | None,
     undo: Undo,
-    plan: Plan,
+    plan: day_plan.Plan,
     done: _Run,
     full_scan: bool,
     now: datetime,
@@ -194,7 +110,7 @@ def _act(
         raise
 
 
-def _discard_strangers(day: days.Day, plan: Plan) -> None:
+def _discard_strangers(day: days.Day, plan: day_plan.Plan) -> None:
     """A day that began as a snapshot holds what the last one held: only what this one will list may stay."""
     if not day.subvolume or plan.day_base is None:
         return
@@ -208,7 +124,7 @@ def _discard_strangers(day: days.Day, plan: Plan) -> None:
             days.discard_stack(day, entry)
 
 
-def _back_up_one(means: Means, store: Store, plan: Plan, stack: Stack, day: days.Day, done: _Run) -> None:
+def _back_up_one(means: Means, store: Store, plan: day_plan.Plan, stack: Stack, day: days.Day, done: _Run) -> None:
     last = plan.last.get(stack.name)
     accepted_at = store.accepted_at(stack.name)
     accepted = last is not None and accepted_at is not None and accepted_at > datetime.fromisoformat(last.at)
@@ -241,7 +157,7 @@ def _told(message: str, hint: str) -> tuple[str, ...]:
     return (message, f"HINT: {hint}") if hint else (message,)
 
 
-def _restore_part(plan: Plan, name: str, stack: Stack, day: days.Day) -> None:
+def _restore_part(plan: day_plan.Plan, name: str, stack: Stack, day: days.Day) -> None:
     """The day's part of a stack that failed is what today's backup had of it, or nothing."""
     for tree in stack.covered_trees:
         day.discard(str(tree.artifact_path))
@@ -251,7 +167,7 @@ def _restore_part(plan: Plan, name: str, stack: Stack, day: days.Day) -> None:
             day.fill(prefix, day.root / plan.name)
 
 
-def _publish(means: Means, store: Store, plan: Plan, day: days.Day, done: _Run, now: datetime) -> None:
+def _publish(means: Means, store: Store, plan: day_plan.Plan, day: days.Day, done: _Run, now: datetime) -> None:
     published = means.settings.backup_root / plan.name
     carried: dict[str, StackEntry] = {}
     for name, entry in (plan.today.stacks if plan.today else {}).items():
@@ -261,8 +177,14 @@ def _publish(means: Means, store: Store, plan: Plan, day: days.Day, done: _Run, 
                 for prefix in entry.prefixes:
                     day.fill(prefix, published)
     sections = [section for part in done.parts.values() for section in part.sections]
-    if carried:
-        sections += days.carried_sections(published, carried.values())
+    for name, entry in carried.items():
+        try:
+            sections += days.carried_sections(published, [entry])
+        except (OSError, ValueError):  # what it holds is kept, but nothing will go for it
+            why = "its checksums could not be read and were made anew"
+            carried[name] = replace(entry, incomplete=why)
+            sections += [copying.section(day, prefix, None)[0] for prefix in entry.prefixes]
+            done.warnings.append(f"{plan.name}, {display(name)}: {why}")
     index = Index(
         date=now.strftime("%Y-%m-%d"),
         created_at=means.now().astimezone(UTC).isoformat(),
@@ -289,16 +211,18 @@ def _snapshots_of(entries: Iterable[StackEntry]) -> set[str]:
     return {tree.snapshot_name for entry in entries for tree in entry.trees if tree.snapshot_name}
 
 
-def _result(plan: Plan, done: _Run) -> JobResult:
+def _result(plan: day_plan.Plan, done: _Run) -> JobResult:
     counts = [result.counts for result in done.results]
     failed = [result.stack for result in done.results if result.outcome is Outcome.FAILED]
     reasons = []
     if failed:
         reasons.append(f"failed: {', '.join(display(name) for name in failed)}")
+    reasons += done.warnings
     if not plan.make and not plan.skip:
         reasons.append('no stack is opted in: label one with stackward.backup: "true" (`stackward init` proposes)')
+    outcomes = [result.outcome for result in done.results] + [Outcome.WARN for _ in done.warnings]
     return JobResult(
-        outcome=Outcome.worst([result.outcome for result in done.results]) if done.results else Outcome.SKIPPED,
+        outcome=Outcome.worst(outcomes) if outcomes else Outcome.SKIPPED,
         reasons=tuple(reasons),
         stacks=tuple(done.results),
         counts=Counts(
@@ -316,7 +240,7 @@ def _result(plan: Plan, done: _Run) -> JobResult:
     )
 
 
-def _described(plan: Plan, settings: Settings, *, full_scan: bool) -> JobResult:
+def _described(plan: day_plan.Plan, settings: Settings, *, full_scan: bool) -> JobResult:
     """The plan that `--dry-run` prints; nothing was touched."""
     table = filesystem.mounts()
     steps = [

@@ -55,7 +55,7 @@ def run(request: Request, means: Means, discovery_stacks: Sequence[Stack]) -> Jo
         SettingsError: what was asked for makes no sense.
         StackwardError, OSError: it failed; what was there is there again.
     """
-    artifact = restore_plan.choose(catalog.catalog(means.settings), request.stack, request.wanted)
+    artifact = restore_plan.choose(catalog.catalog(means.settings, means.now), request.stack, request.wanted)
     stack = next((one for one in discovery_stacks if one.name == request.stack), None)
     done = _Done([], [], [], {"artifact": artifact.name.name, "dry_run": request.dry_run})
     if request.to is not None:

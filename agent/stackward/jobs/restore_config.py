@@ -90,7 +90,7 @@ def run(
         StackwardError: there is no such backup, or nothing of these stacks in it; or it failed, and what was there is there.
     """
     done = _Done([], [])
-    sources = _sources(settings, request, done)
+    sources = _sources(settings, request, done, now)
     for source in sources:
         _verify(source.artifact, request, done, progress)
     root = _root(settings, request)
@@ -146,8 +146,8 @@ def _refuse_in_use(places: Sequence[Path], docker: Docker | None) -> None:
             )
 
 
-def _sources(settings: Settings, request: Request, done: _Done) -> list[_Source]:
-    artifacts = catalog.catalog(settings)
+def _sources(settings: Settings, request: Request, done: _Done, now: datetime) -> list[_Source]:
+    artifacts = catalog.catalog(settings, now)
     chosen = _choose([a for a in artifacts if a.kind is ArtifactKind.CONFIG], request.wanted)
     found = [_Source(chosen, partial(_open, chosen))]
     if not request.secrets:

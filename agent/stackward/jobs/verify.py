@@ -34,7 +34,7 @@ def run(
         RefusedError: BACKUP_ROOT cannot be read.
         StackwardError: a name is not that of a backup.
     """
-    listed = catalog.catalog(settings)
+    listed = catalog.catalog(settings, now)
     chosen = [catalog.find(listed, name) for name in names] if names else listed
     if not names and not everything:
         chosen = [artifact for artifact in chosen if not _proven(artifact, store)]

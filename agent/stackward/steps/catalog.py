@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from stackward.config import Settings
@@ -29,6 +29,8 @@ from stackward.core.errors import StackwardError
 from stackward.core.index import Index, TreeEntry, parse_index
 from stackward.core.model import display
 from stackward.steps.backup_root import require
+
+_AHEAD = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,10 @@ class Artifact:
         return (entry and _instant(entry.at)) or self.name.when
 
 
-def catalog(settings: Settings) -> list[Artifact]:
+def catalog(settings: Settings, now: datetime | None = None) -> list[Artifact]:
     """Every finished artifact, newest first; a replaced day comes after the one that replaced it.
+
+    With `now`, what seems to be made days after that comes last: a clock that was wrong has dated it.
 
     Raises:
         RefusedError: BACKUP_ROOT cannot be read.
@@ -105,7 +109,12 @@ def catalog(settings: Settings) -> list[Artifact]:
         name = parse_name(entry, settings.zone)
         if name and (artifact := _artifact(name, settings.backup_root / entry)):
             found.append(artifact)
-    return sorted(found, key=lambda a: (a.made_at, not a.replaced, a.name.name), reverse=True)
+    latest = now + _AHEAD if now is not None else None
+
+    def age(one: Artifact) -> tuple[bool, datetime, bool, str]:
+        return latest is None or one.made_at <= latest, one.made_at, not one.replaced, one.name.name
+
+    return sorted(found, key=age, reverse=True)
 
 
 def find(artifacts: Sequence[Artifact], name: str) -> Artifact:

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from stackward.core.model import JobResult, Outcome, StackResult
@@ -26,13 +27,13 @@ _STACK_COLUMNS = (
 _PARTS = "run_stack JOIN run ON run.id = run"
 _GOOD = "('ok', 'warn')"
 _NO_NEWS = "IN ('ok', 'skipped')"
-_NEWEST = "ORDER BY started_at DESC, run.rowid DESC LIMIT ?"
+_NEWEST = "ORDER BY run.rowid DESC LIMIT ?"  # as they were begun, whatever the clock said
 _FORGET = f"""
 DELETE FROM run WHERE started_at < ?
-AND id NOT IN (SELECT id FROM (SELECT id, max(started_at) FROM run GROUP BY job))
+AND id NOT IN (SELECT id FROM (SELECT id, max(rowid) FROM run GROUP BY job))
 AND id NOT IN (
     SELECT run FROM (
-        SELECT run, max(started_at) FROM run_stack JOIN run ON run.id = run
+        SELECT run, max(run.rowid) FROM run_stack JOIN run ON run.id = run
         WHERE run_stack.outcome IN {_GOOD} GROUP BY stack, job
     )
 )
@@ -162,15 +163,13 @@ class RunLog(Database):
 
     def failures_since_success(self, job: str, stack: str | None = None) -> list[RunRow]:
         """The failed runs after the last good one, newest first."""
-        success = self.last_success(job, stack)
-        rows = self.runs(job, stack, -1)
-        since = success.started_at if success else None
-        return [row for row in rows if row.outcome is Outcome.FAILED and (since is None or row.started_at > since)]
+        since = takewhile(lambda row: row.outcome not in (Outcome.OK, Outcome.WARN), self.runs(job, stack, -1))
+        return [row for row in since if row.outcome is Outcome.FAILED]
 
     def last_stacks(self, job: str) -> dict[str, RunRow]:
         """Per stack, its newest part of a run of `job`."""
         # Where max() stands, SQLite takes the other columns from the row that has it.
-        newest = "max(started_at || printf('%020d', run.rowid))"
+        newest = "max(run.rowid)"
         statement = f"SELECT {_STACK_COLUMNS}, {newest} FROM {_PARTS} WHERE job = ? GROUP BY stack"  # noqa: S608 - as below
         return {row.stack: row for row in map(run_row, self._rows(statement, (job,)))}
 

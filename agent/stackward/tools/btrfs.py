@@ -5,7 +5,6 @@ Errors are CommandError, also those of the ioctls that are used where starting t
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import re
@@ -21,15 +20,9 @@ from stackward.tools import filesystem, process
 
 _LISTED = re.compile(rb"ID (\d+) gen \d+ (?:cgen \d+ )?parent (\d+) top level \d+ path (.*)", re.DOTALL)
 
-# linux/btrfs.h: struct btrfs_ioctl_ino_path_args, struct btrfs_data_container (its values are offsets to names)
-_IOC_INO_PATHS = 0xC0389423
-_INO_PATHS = struct.Struct("=QQQQQQQ")
-_CONTAINER = struct.Struct("=IIII")
 _STUB_INODE = 2  # BTRFS_EMPTY_SUBVOL_DIR_OBJECTID
-_ANSWER_BYTES = 4096  # the most that the kernel fills
 
-
-# struct btrfs_ioctl_ino_lookup_args: tree, object, name
+# linux/btrfs.h: struct btrfs_ioctl_ino_lookup_args: tree, object, name
 _IOC_INO_LOOKUP = 0xD0009412
 _INO_LOOKUP = struct.Struct("=QQ4080x")
 
@@ -207,25 +200,6 @@ def _is_stub(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_ino == _STUB_INODE
-
-
-def names_of_inode(subvolume: Path, inode: int) -> tuple[Path, ...]:
-    """All names of a file of the subvolume.
-
-    Raises:
-        OSError, ValueError: they cannot be told (also where they are too many for the kernel to say at once).
-    """
-    answer = ctypes.create_string_buffer(_ANSWER_BYTES)
-    question = _INO_PATHS.pack(inode, _ANSWER_BYTES, 0, 0, 0, 0, ctypes.addressof(answer))
-    _asked(subvolume, _IOC_INO_PATHS, question)
-    _left, _missing, count, missed = _CONTAINER.unpack_from(answer, 0)
-    if missed or not count:
-        raise ValueError(f"not all names of inode {inode} can be told")
-    names = []
-    for (offset,) in struct.iter_unpack("=Q", answer.raw[_CONTAINER.size : _CONTAINER.size + 8 * count]):
-        start = _CONTAINER.size + offset
-        names.append(subvolume / os.fsdecode(answer.raw[start : answer.raw.index(b"\0", start)]))
-    return tuple(names)
 
 
 def _asked(directory: Path, request: int, question: bytes) -> bytes:

@@ -14,7 +14,8 @@ import shutil
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ _FALLOC_FL_PUNCH_HOLE = 2
 _FICLONERANGE = 0x4020940D  # linux/fs.h: struct file_clone_range: source, offset, length, offset in the target
 _CLONE_RANGE = struct.Struct("=qQQQ")
 SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: the root directory of every subvolume
+_FEW_BLOCKS = 64
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 REMOTE_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "ceph", "9p"})
@@ -111,6 +113,12 @@ def is_subvolume(path: Path) -> bool:
 def free_bytes(path: Path) -> int:
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
+
+
+def has_room(path: Path | bytes | int) -> bool:
+    """Whether a few blocks are free: what the system calls a lack of room is something else then."""
+    found = os.statvfs(path)
+    return found.f_bavail > _FEW_BLOCKS
 
 
 def sync_filesystem(path: Path) -> None:
@@ -238,6 +246,21 @@ def sorted_entries(directory: bytes) -> list[os.DirEntry[bytes]]:
             return sorted(entries, key=lambda e: e.name + b"/" if e.is_dir(follow_symlinks=False) else e.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def names_of(root: bytes, files: AbstractSet[tuple[int, int]]) -> Iterator[bytes]:
+    """Every path, relative to `root`, of these files (device and inode); what cannot be read is passed over."""
+    inodes = {inode for _, inode in files}
+    todo = [b""]
+    while todo:
+        directory = todo.pop()
+        with suppress(OSError), os.scandir(root + b"/" + directory) as entries:
+            for entry in entries:
+                path = directory + b"/" + entry.name if directory else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(path)
+                elif entry.inode() in inodes and (entry.stat(follow_symlinks=False).st_dev, entry.inode()) in files:
+                    yield path
 
 
 def count_files(path: Path, *, enough: int) -> int:

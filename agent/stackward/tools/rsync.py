@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackward.core.errors import DiskFullError
+from stackward.core.errors import AttributeTooLargeError, DiskFullError
 from stackward.core.model import display
-from stackward.tools import process
+from stackward.tools import filesystem, process
 
 # Without --modify-window=-1 rsync compares whole seconds, and misses a page rewritten within the second of the last copy.
-_ARCHIVE = ("--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--numeric-ids", "--modify-window=-1")
+# X twice: also the attributes that some other rsync's --fake-super keeps owners in.
+_ARCHIVE = ("-aHAXXS", "--numeric-ids", "--modify-window=-1")
+# To have a file compressed is Btrfs's property, which an attribute tells; no other file system takes it. A rule of one's own
+# replaces rsync's, which leaves the system's attributes out.
+_NOT_ON_BTRFS = ("--filter=-x system.*", "--filter=-x btrfs.*")
 _VANISHED = 24
 _PARTIAL = 23
 # Of a directory that has just become a second name of a file it asks for what only a directory has (seen in 3.5.0). What it
 # did was right, and the next time it does not ask.
 _STUMBLED = re.compile(r"get_acl: sys_acl_get_file\(.*, ACL_TYPE_DEFAULT\): Permission denied")
 _OUT_OF_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
+_XATTR_TOO_LARGE = re.compile(r'[fl]setxattr\("(.*)","(.*)"\) failed: No space left on device')
+_TEMPORARY = re.compile(r"/\.([^/]+)\.[^/.]{6}$")  # what a file is called while rsync makes it
+_TOO_MANY_LINKS = re.compile(r"Too many links")
 _PROGRESS = re.compile(rb"\s*([\d,]+)\s+\d+%\s+\S+\s+\S+(?:\s+\(xfr#(\d+), (?:ir|to)-chk=(\d+)/(\d+)\))?\s*")
 _STATISTICS = {
     "files": re.compile(rb"Number of files: [\d,]+ \(.*?reg: ([\d,]+)"),
@@ -58,8 +64,12 @@ class Item:
     path: bytes
 
     @property
-    def only_attributes(self) -> bool:
-        return self.flags.startswith(".") and not self.flags.startswith(".d")
+    def is_gone(self) -> bool:
+        return self.flags == "*deleting"
+
+
+class TooManyLinksError(process.CommandError):
+    """A file has, or would get, more names than the target's file system can give one."""
 
 
 def copy(
@@ -70,6 +80,7 @@ def copy(
     filters: Sequence[str] = (),
     delete: bool = True,
     extra: Sequence[str] = (),
+    stdin: bytes | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     known: tuple[int, int] = (0, 0),
     time_limit_seconds: float | None = None,
@@ -81,9 +92,9 @@ def copy(
     and bytes that the source is thought to have, about as many bytes as were looked at, since most need no copy then.
 
     Raises:
-        DiskFullError, CommandError: the target is not equal to the source.
+        DiskFullError, TooManyLinksError, CommandError: the target is not equal to the source.
     """
-    argv = [*_base(link_to, filters, delete=delete), *extra, "--stats", "--info=progress2"]
+    argv = [*_base(target, link_to, filters, delete=delete), *extra, "--stats", "--info=progress2"]
     output = bytearray()
     files = so_far = 0
 
@@ -96,7 +107,7 @@ def copy(
             on_progress(so_far, files)
         del output[: max(0, len(output) - 65536)]
 
-    done = _run(argv, source, target, on_stdout=take, time_limit_seconds=time_limit_seconds)
+    done = _run(argv, source, target, stdin=stdin, on_stdout=take, time_limit_seconds=time_limit_seconds)
     found = {name: _statistic(pattern, output) for name, pattern in _STATISTICS.items()}
     return Transfer(
         files=found["files"],
@@ -108,7 +119,9 @@ def copy(
     )
 
 
-def copy_named(source: Path, target: Path, paths: Collection[bytes], *options: str) -> int:
+def copy_named(
+    source: Path, target: Path, paths: Collection[bytes], *options: str, time_limit_seconds: float | None = None
+) -> int:
     """Copy what is at these paths (relative to both), directories without what is in them. Returns how many bytes it wrote.
 
     Raises:
@@ -116,11 +129,10 @@ def copy_named(source: Path, target: Path, paths: Collection[bytes], *options: s
     """
     if not paths:
         return 0
-    with tempfile.NamedTemporaryFile(prefix="stackward-") as names:
-        names.write(b"".join(b"./" + path + b"\0" for path in sorted(paths)))
-        names.flush()
-        extra = (f"--files-from={names.name}", "--from0", *options)
-        return copy(source, target, delete=False, extra=extra).bytes_changed
+    names = b"".join(b"./" + path + b"\0" for path in sorted(paths))
+    extra = ("--files-from=-", "--from0", *options)
+    done = copy(source, target, delete=False, extra=extra, stdin=names, time_limit_seconds=time_limit_seconds)
+    return done.bytes_changed
 
 
 def _latest_progress(chunk: bytes) -> re.Match[bytes] | None:
@@ -147,9 +159,9 @@ def differences(
     time_limit_seconds: float | None = None,
 ) -> tuple[Item, ...]:
     """What `copy` would do, item by item, without doing it."""
-    argv = [*_base(None, filters, delete=delete), *extra, "--dry-run", "--out-format=%i %n"]
+    argv = [*_base(target, None, filters, delete=delete), *extra, "--dry-run", "--out-format=%i %n"]
     chunks: list[bytes] = []
-    _run(argv, source, target, on_stdout=chunks.append, time_limit_seconds=time_limit_seconds)
+    _run(argv, source, target, stdin=None, on_stdout=chunks.append, time_limit_seconds=time_limit_seconds)
     items = []
     for line in b"".join(chunks).splitlines():
         if match := _ITEM.fullmatch(line):
@@ -158,8 +170,10 @@ def differences(
     return tuple(items)
 
 
-def _base(link_to: Path | None, filters: Sequence[str], *, delete: bool) -> list[process.Argument]:
+def _base(target: Path, link_to: Path | None, filters: Sequence[str], *, delete: bool) -> list[process.Argument]:
     argv: list[process.Argument] = ["rsync", *_ARCHIVE]
+    if not filesystem.is_on_btrfs(target):
+        argv += _NOT_ON_BTRFS
     if delete:
         argv += ["--delete", "--delete-excluded"]
     if link_to is not None:
@@ -173,6 +187,7 @@ def _run(
     source: Path,
     target: Path,
     *,
+    stdin: bytes | None,
     on_stdout: Callable[[bytes], None],
     time_limit_seconds: float | None,
 ) -> process.Completed:
@@ -180,7 +195,8 @@ def _run(
     began = time.monotonic()
 
     def once(limit: float | None) -> process.Completed:
-        return process.run(argv + ends, ok=(0, _VANISHED), on_stdout=on_stdout, time_limit_seconds=limit)
+        whole = argv + ends
+        return process.run(whole, stdin=stdin, ok=(0, _VANISHED), on_stdout=on_stdout, time_limit_seconds=limit)
 
     try:
         try:
@@ -190,8 +206,12 @@ def _run(
                 raise
             return once(time_limit_seconds and max(0.0, time_limit_seconds - (time.monotonic() - began)))
     except process.CommandError as error:
+        if (found := _XATTR_TOO_LARGE.search(error.stderr_tail)) and filesystem.has_room(target):
+            raise AttributeTooLargeError.of(found[2], _TEMPORARY.sub(r"/\1", found[1])) from error
         if _OUT_OF_SPACE.search(error.stderr_tail):
             raise DiskFullError.at(display(target)) from error
+        if _TOO_MANY_LINKS.search(error.stderr_tail):
+            raise TooManyLinksError(argv, error.returncode, error.stderr_tail) from error
         raise
 
 

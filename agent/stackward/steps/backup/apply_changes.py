@@ -18,7 +18,7 @@ from pathlib import Path
 from stackward.core import gitignore
 from stackward.steps.backup import direct_copy, in_place, moved_files
 from stackward.steps.backup.changes import Changes
-from stackward.tools import btrfs, filesystem
+from stackward.tools import btrfs_names, filesystem
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ def _cleared(changes: Changes, here: bytes, there: bytes, rules: tuple[gitignore
             path in changes.content or path in changes.extents or old is None or _looks_written(new, old)
         ):
             plan.content.add(path)
-        else:
+        elif not direct_copy.has_attributes_of(_joined(here, path), _joined(there, path)):
             plan.attributes.add(path)
     return plan
 
@@ -238,6 +238,6 @@ def other_names(source: Path, subvolume: Path, path: bytes) -> Iterator[bytes]:
     """The other names, within the tree, of a file with several."""
     found = os.lstat(os.fsencode(source) + b"/" + path)
     if not stat.S_ISDIR(found.st_mode) and found.st_nlink > 1:
-        for name in btrfs.names_of_inode(subvolume, found.st_ino):
+        for name in btrfs_names.names_of_inode(subvolume, found.st_ino):
             if source in name.parents:
                 yield os.fsencode(name.relative_to(source))

@@ -39,10 +39,13 @@ def first_pass(
     filters: Sequence[str],
     on_progress: Callable[[int, int], None] | None = None,
     known: tuple[int, int] = (0, 0),
+    *,
+    compare: bool = False,
 ) -> rsync.Transfer:
     """Copy `source` to the part `relative` of the day, sharing with the same part of `base` what has not changed.
 
-    `known`: the files and bytes of the last backup, 0 where there is none.
+    `known`: the files and bytes of the last backup, 0 where there is none. With `compare`, the content tells what has not
+    changed, not size and time.
     """
     target = day.place(relative)
     shared = base / relative if base is not None and (base / relative).is_dir() else None
@@ -53,26 +56,21 @@ def first_pass(
             day.discard(relative)
     target.mkdir(parents=True, exist_ok=True)
     link_to = None if day.subvolume else shared
-    return rsync.copy(source, target, link_to=link_to, filters=filters, on_progress=on_progress, known=known)
 
+    def copied(link_to: Path | None) -> rsync.Transfer:
+        extra = ("--checksum",) if compare else ()
+        return rsync.copy(
+            source, target, link_to=link_to, filters=filters, extra=extra, on_progress=on_progress, known=known
+        )
 
-def second_pass(
-    day: Day, source: Path, relative: str, filters: Sequence[str], remaining: Callable[[], float]
-) -> rsync.Transfer | None:
-    """Bring the part up to what `source` is now, while it stands still. None: nothing had changed.
-
-    Where files are hard links to the last backup, those of which only attributes changed are unlinked first: rsync would
-    write the attributes through the link.
-    """
-    target = day.place(relative)
-    if not day.subvolume:
-        changed = rsync.differences(source, target, filters=filters, time_limit_seconds=remaining())
-        if not changed:
-            return None
-        for item in changed:
-            if item.only_attributes:
-                os.unlink(os.fsencode(target) + b"/" + item.path)
-    return rsync.copy(source, target, filters=filters, time_limit_seconds=remaining())
+    try:
+        return copied(link_to)
+    except rsync.TooManyLinksError:
+        if link_to is None:
+            raise
+    day.discard(relative)
+    target.mkdir(parents=True)
+    return copied(None)
 
 
 def section(day: Day, relative: str, base: Path | None) -> tuple[manifest.Section, int, int]:
@@ -91,6 +89,17 @@ def section(day: Day, relative: str, base: Path | None) -> tuple[manifest.Sectio
             new += not digest
             spool.write(manifest.format_line(digest or next(hashed)[0], file.path))
     return manifest.Section(os.fsencode(relative) + b"/", (spool,)), count, new
+
+
+def are_readable(base: Path, relative: str) -> bool:
+    """Whether a backup's manifest has nothing but lines where those of the part stand."""
+    try:
+        lines = manifest.Sorted(base / artifacts.MANIFEST)
+        for _ in lines.lines(lines.below(os.fsencode(relative))):
+            pass
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _lines_of(base: Path | None, relative: str) -> Iterator[manifest.Line]:

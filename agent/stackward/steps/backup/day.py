@@ -18,6 +18,8 @@ from stackward.core import artifacts
 from stackward.core.index import Index, StackEntry, parse_index
 from stackward.tools import btrfs, filesystem, manifest, process
 
+_TOO_MANY_LINKS = "Too many links"
+
 
 @dataclass(slots=True)
 class Day:
@@ -47,7 +49,7 @@ class Day:
                 part.parent.rmdir()
 
     def fill(self, relative: str, backup: Path) -> None:
-        """Make a part equal to that of a published backup: shared blocks on Btrfs, hard links elsewhere.
+        """Make a part equal to that of a published backup: shared blocks on Btrfs, hard links elsewhere, else copies.
 
         Raises:
             CommandError: it could not be made whole.
@@ -57,8 +59,17 @@ class Day:
         if not source.is_dir():
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        how = "--reflink=auto" if self.subvolume else "--link"
-        process.run(["cp", "--archive", how, "--no-target-directory", "--", source, target])
+        copy: list[process.Argument] = ["cp", "--archive", "--no-target-directory"]
+        if not self.subvolume:
+            try:
+                process.run([*copy, "--link", "--", source, target])
+            except process.CommandError as error:
+                if _TOO_MANY_LINKS not in error.stderr_tail:
+                    raise
+                filesystem.remove_tree(target)
+            else:
+                return
+        process.run([*copy, "--reflink=auto", "--", source, target])
 
     def abandon(self) -> None:
         btrfs.delete_directory(self.path)

@@ -14,11 +14,13 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 
+from stackward.core.errors import NO_ROOM, AttributeTooLargeError
 from stackward.tools import filesystem, rsync
 
 _MANY = 10_000  # rsync copies more of them faster
 _CHUNK = 1 << 17  # one that is all zeros becomes a hole: much less would cost more time than it saves room
 _ZEROS = bytes(_CHUNK)
+_PROPERTIES = "btrfs."  # to have a file compressed, which no other file system understands
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
@@ -104,9 +106,22 @@ def take_attributes(source: bytes | int, target: bytes | int) -> None:
         os.removexattr(target, name)
     os.chown(target, status.st_uid, status.st_gid)  # takes set-user-ID bits and capabilities away: before those
     for name, value in wanted.items():
-        os.setxattr(target, name, value)
+        _set_extended(target, name, value)
     os.chmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def has_attributes_of(source: bytes, target: bytes) -> bool:
+    """Whether `target` has all that `take_attributes` would give it, but for the time when it was last read."""
+    new, old = os.lstat(source), os.lstat(target)
+    if stat.S_ISLNK(new.st_mode):
+        return False
+    return (new.st_mode, new.st_uid, new.st_gid, new.st_mtime_ns) == (
+        old.st_mode,
+        old.st_uid,
+        old.st_gid,
+        old.st_mtime_ns,
+    ) and _extended(source) == _extended(target)
 
 
 def _extended(file: bytes | int) -> dict[str, bytes]:
@@ -118,6 +133,17 @@ def _extended(file: bytes | int) -> dict[str, bytes]:
             raise
         return {}
     return {name: os.getxattr(file, name) for name in names if not name.startswith("system.") or name in _ACLS}
+
+
+def _set_extended(file: bytes | int, name: str, value: bytes) -> None:
+    try:
+        os.setxattr(file, name, value)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP and name.startswith(_PROPERTIES):
+            return
+        if error.errno in NO_ROOM and filesystem.has_room(file):
+            raise AttributeTooLargeError.of(name) from error
+        raise
 
 
 def _copy_content(source: int, target: int) -> tuple[str, int]:

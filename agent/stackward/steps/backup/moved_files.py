@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackward.steps.backup import in_place
-from stackward.tools import btrfs, filesystem
+from stackward.tools import btrfs_names, filesystem
 
 _ASIDE = b".stackward-moved"
 
@@ -68,7 +68,7 @@ def _copy_of(path: bytes, here: bytes, there: bytes, before: Path, old_tree: byt
     if not stat.S_ISREG(new.st_mode) or new.st_size < in_place.SMALLEST_BYTES or new.st_nlink != 1:
         return None
     try:
-        names = [os.fsencode(name) for name in btrfs.names_of_inode(before, new.st_ino)]
+        names = [os.fsencode(name) for name in btrfs_names.names_of_inode(before, new.st_ino)]
     except (OSError, ValueError):
         return None  # it is new
     if len(names) != 1 or not names[0].startswith(old_tree + b"/"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from stackward.core.model import Counts, Stack, Tree, display
 from stackward.core.patterns import rsync_filters
 from stackward.core.progress import Progress
 from stackward.steps import crashpoints, quiesce
-from stackward.steps.backup import copying, dumps, hooks, sources, tree_backup
+from stackward.steps.backup import copying, dumps, hooks, second_pass, sources, tree_backup
 from stackward.steps.backup.day import Day
 from stackward.steps.backup.tree_backup import Last, TreeCopy
 from stackward.steps.sizes import Sizes, cache_file
@@ -62,14 +62,19 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The newest good backup of the stack: what unchanged files are shared with."""
+    """The newest good backup of the stack: what unchanged files are shared with.
+
+    `suspect` says why it may hold damage all the same, or "".
+    """
 
     path: Path
     entry: StackEntry
+    suspect: str = ""
 
     def tree(self, path: str) -> Last | None:
         """The tree that lies at `path` in the backup."""
-        return next((Last(self.path, tree, self.entry.began) for tree in self.entry.trees if tree.path == path), None)
+        tree = next((tree for tree in self.entry.trees if tree.path == path), None)
+        return Last(self.path, tree, self.entry.began, self.suspect) if tree is not None else None
 
 
 @dataclass(slots=True)
@@ -213,9 +218,9 @@ def _stand_still(
         for source in chosen.live:
             relative = str(source.tree.artifact_path)
             filters = rsync_filters(tree_backup.left_out(source.tree, stack, means.settings.volume))
-            again = copying.second_pass(day, source.tree.path, relative, filters, lambda: still.remaining)
-            if again is not None:
-                work.trees[relative] = TreeCopy(again, scan=work.trees[relative].scan)
+            made = work.trees[relative]
+            again = second_pass.copy(day, source.tree.path, relative, filters, made.transfer, lambda: still.remaining)
+            work.trees[relative] = replace(made, transfer=again)
         quiesce.require_still(means.docker, stack, chosen.one_snapshot, trees)
     work.standstill_seconds = still.seconds or 0.0
 

@@ -22,23 +22,39 @@ from stackward.tools import btrfs, filesystem, manifest, process, rsync, sendstr
 
 ASKED_FOR = "a full scan was asked for"
 
+Lines = tuple[manifest.Section, int, int]  # a tree's in the manifest, how many they are, how many of them are new
+
 
 @dataclass(frozen=True, slots=True)
 class TreeCopy:
-    """A tree that is in the day. `scan` says why all of it was looked at; "" where `applied` names what changed."""
+    """A tree that is in the day. `scan` says why all of it was looked at; "" where `applied` names what changed.
+
+    `lines` are then its lines of the manifest. `compared`: the content of all files was compared with the last backup's,
+    since that was not to be trusted, nor are its checksums.
+    """
 
     transfer: rsync.Transfer
     scan: str
     applied: apply_changes.Applied | None = None
+    lines: Lines | None = None
+    compared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """The tree in its stack's newest good backup, which lies at `path`. `began` is "" where an older version made it."""
+    """The tree in its stack's newest good backup, which lies at `path`. `began` is "" where an older version made it.
+
+    `suspect` says why it may be damaged although nothing is known against it, or "".
+    """
 
     path: Path
     entry: TreeEntry
     began: str
+    suspect: str = ""
+
+    @property
+    def part(self) -> Path:
+        return self.path / self.entry.path
 
     @property
     def since(self) -> float | None:
@@ -98,41 +114,40 @@ def copy(
     on_scan()
     relative = str(source.tree.artifact_path)
     base, known = (last.path, (last.entry.files, last.entry.bytes)) if last is not None else (None, (0, 0))
-    transfer = copying.first_pass(day, read_from, relative, base, rsync_filters(patterns), on_progress, known)
-    if last is not None:
-        whys.append(_copy_unseen(day, read_from, snapshot, relative, last, found, elsewhere=elsewhere))
-    return TreeCopy(transfer, "; ".join(filter(None, whys)))
+    suspicion = _suspicion(last) if last is not None else ""
+    whys += [suspicion] if suspicion not in whys else []
+    compare = bool(suspicion)
+    filters = rsync_filters(patterns)
+    transfer = copying.first_pass(day, read_from, relative, base, filters, on_progress, known, compare=compare)
+    if last is not None and not compare:
+        _copy_unseen(day.place(relative), read_from, snapshot, last, found)
+    return TreeCopy(transfer, "; ".join(filter(None, whys)), compared=compare)
 
 
 def _copy_unseen(
-    day: Day,
-    read_from: Path,
-    snapshot: Path | None,
-    relative: str,
-    last: Last,
-    found: changes.Changes | None,
-    *,
-    elsewhere: bool,
-) -> str:
-    """After a full scan: copy what changed behind an unchanged size and time. Returns why that could not be, or ""."""
-    place, base = day.place(relative), last.path / relative
-    if found is None or snapshot is None:
-        if last.since is not None:
-            unseen.by_ctime(read_from, place, None if elsewhere else base, last.since)
-        return ""
-    try:
-        unseen.by_account(found, read_from, snapshot, place, base)
-    except ValueError as error:  # a file has more names than the kernel tells at once
-        return f"what changed behind an unchanged time could not be copied: {error}"
-    return ""
+    place: Path, read_from: Path, snapshot: Path | None, last: Last, found: changes.Changes | None
+) -> None:
+    """After a full scan: copy what changed behind an unchanged size and time."""
+    if found is not None and snapshot is not None:
+        unseen.by_account(found, read_from, snapshot, place, last.part)
+    elif last.since is not None:
+        unseen.by_ctime(read_from, place, last.part, last.since)
 
 
-def section(day: Day, relative: str, last: Last | None, made: TreeCopy) -> tuple[manifest.Section, int, int]:
+def _suspicion(last: Last) -> str:
+    """Why what the last backup holds may not be what was backed up, nor its checksums, or ""."""
+    if last.suspect:
+        return last.suspect
+    if filesystem.is_subvolume(last.path) and not btrfs.is_read_only(last.path):
+        return "its last backup was written to"
+    return "" if copying.are_readable(last.path, last.entry.path) else "the checksums of its last backup cannot be read"
+
+
+def section(day: Day, relative: str, last: Last | None, made: TreeCopy) -> Lines:
     """The tree's manifest lines, how many they are, and how many are new."""
-    if made.applied is not None and last is not None:
-        lines = manifest.Sorted(last.path / artifacts.MANIFEST)
-        return changed_lines.section(day, relative, last.path, lines, last.entry.files, made.applied)
-    return copying.section(day, relative, last.path if last is not None else None)
+    if made.lines is not None:
+        return made.lines
+    return copying.section(day, relative, last.path if last is not None and not made.compared else None)
 
 
 def entry(
@@ -182,6 +197,9 @@ def doubt(
         return "it is its first backup"
     before = last.entry
     doubts = {
+        last.suspect: bool(last.suspect),
+        "its last backup is not whole": not last.part.is_dir(),
+        "its last backup was written to": filesystem.is_subvolume(last.path) and not btrfs.is_read_only(last.path),
         "the day did not begin as a snapshot of its last backup": elsewhere,
         "the snapshot of its last backup is not there": not _is_there(home, before),
         "it has moved": before.real_path != str(source.tree.path),
@@ -228,4 +246,6 @@ def _by_changes(
         bytes_changed=applied.bytes_changed,
         vanished=False,
     )
-    return TreeCopy(transfer, "", applied)
+    lines = manifest.Sorted(last.path / artifacts.MANIFEST)
+    made = changed_lines.section(day, relative, last.path, lines, last.entry.files, applied)
+    return TreeCopy(transfer, "", applied, made)

@@ -1,6 +1,8 @@
 """After a full scan: copies what changed behind an unchanged size and time, by which the scan goes.
 
-Where there is an account of changes, it names such files; elsewhere they are those with a later ctime.
+Where there is an account of changes, it names such files. Elsewhere they are those that the kernel stamped since, or that are in a
+directory which it did: not all of them have changed, and so they are compared. A directory that was renamed over another
+leaves the files in it unstamped, and its own modification time as it was.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -19,59 +22,108 @@ from stackward.tools import rsync
 
 _CHUNK = 1 << 20
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+_MANY = 1000  # directories that are remembered
 _COARSE_SECONDS = 1.0  # the kernel stamps files by a clock that is a little behind
 
 
 def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, base: Path) -> None:
     """Copy the files whose content the account says has changed, and that the scan took for unchanged.
 
-    Those are the ones that still are the last backup's (`base` is its part): all others it has replaced.
+    Those have the size and time that they have in the last backup's part, `base`: all others it has copied.
 
     Raises:
         CommandError, OSError: they are not copied.
-        ValueError: nor are they where one has too many names for all to be told.
     """
     here, there, last = os.fsencode(source), os.fsencode(target), os.fsencode(base)
     touched = {*changes.content, *changes.extents, *apply_changes.renamed(changes, here, ())}
+    found = ((path, apply_changes.status_of(here, path)) for path in touched if path)
     unseen = {
-        path for path in touched if path and _is_file_of_both(there, last, path) and apply_changes.status_of(here, path)
+        path
+        for path, status in found
+        if status is not None
+        and apply_changes.status_of(there, path)
+        and _is_taken_for_unchanged(status, last + b"/" + path)
     }
     others = {name for path in unseen for name in apply_changes.other_names(source, subvolume, path)}
     unseen |= {name for name in others if apply_changes.status_of(there, name)}
     rsync.copy_named(source, target, unseen, "--ignore-times")
 
 
-def _is_file_of_both(root: bytes, other: bytes, path: bytes) -> bool:
-    """Whether a regular file has the same inode number in both; in a snapshot and among hard links it is the same file."""
-    one, two = apply_changes.status_of(root, path), apply_changes.status_of(other, path)
-    return one is not None and two is not None and stat.S_ISREG(one.st_mode) and one.st_ino == two.st_ino
+def by_ctime(source: Path, target: Path, base: Path, since: float) -> None:
+    """Copy the files that may have changed since, differ from their copies, and that the scan took for unchanged.
 
-
-def by_ctime(source: Path, target: Path, shared: Path | None, since: float) -> None:
-    """Copy the files that were touched, differ from their copies, and that the scan took for unchanged.
-
-    Those have a later ctime than `since` (seconds since the epoch), when the last backup's copying began. With `shared`, the
-    last backup's part, only files that are that very file are looked at; all others have been copied just now.
+    `since`: when the last backup's copying began, in seconds since the epoch; `base`: its part.
 
     Raises:
         CommandError, OSError: they are not copied.
     """
-    here, there = os.fsencode(source), os.fsencode(target)
+    here, there, last = os.fsencode(source), os.fsencode(target), os.fsencode(base)
     changed = []
-    for found in copying.walk(target, shared, b"."):
+    shared: dict[tuple[int, int], _Names] = {}
+    directories = _Directories(here, since - _COARSE_SECONDS)
+    for found in copying.walk(target, None, b"."):
         path = found.path.removeprefix(b"./")
-        one, copy = here + b"/" + path, there + b"/" + path
-        if (found.known or shared is None) and _was_touched(one, since) and _differs(one, copy):
+        status = apply_changes.status_of(here, path)
+        if status is None or not (directories.is_stamped(status) or directories.was_moved(os.path.dirname(path))):
+            continue
+        if not _is_taken_for_unchanged(status, last + b"/" + path):
+            continue
+        differs = _differs(here + b"/" + path, there + b"/" + path)
+        if status.st_nlink > 1:
+            names = shared.setdefault((status.st_dev, status.st_ino), _Names())
+            names.paths.append(path)
+            names.differ |= differs
+        elif differs:
             changed.append(path)
+    changed += [path for names in shared.values() if names.differ for path in names.paths]
     rsync.copy_named(source, target, changed, "--ignore-times", "--ignore-missing-args")
 
 
-def _was_touched(path: bytes, since: float) -> bool:
+@dataclass(slots=True)
+class _Names:
+    """The names of one file, and whether what was copied under any of them is something else."""
+
+    paths: list[bytes] = field(default_factory=list)
+    differ: bool = False
+
+
+@dataclass(slots=True)
+class _Directories:
+    """The directories of a tree in the order of a walk: which of them, or what they are in, may have been moved."""
+
+    root: bytes
+    since: float
+    _moved: dict[bytes, bool] = field(default_factory=dict)  # of the directories on the way to the latest
+
+    def is_stamped(self, status: os.stat_result) -> bool:
+        return status.st_ctime > self.since
+
+    def was_moved(self, path: bytes) -> bool:
+        """Whether it, or one above it, has a new stamp, and not from names that came or went in it."""
+        if path in self._moved:
+            return self._moved[path]
+        above = bool(path) and self.was_moved(os.path.dirname(path))
+        if len(self._moved) > _MANY:
+            self._moved.clear()
+        self._moved[path] = above or self._is_moved(path)
+        return self._moved[path]
+
+    def _is_moved(self, path: bytes) -> bool:
+        status = apply_changes.status_of(self.root, path) if path else None
+        return status is not None and self.is_stamped(status) and status.st_mtime <= self.since
+
+
+def _is_taken_for_unchanged(status: os.stat_result, before: bytes) -> bool:
+    """Whether a scan by size and time takes a file for that of the last backup; of several names one is enough for that."""
+    if not stat.S_ISREG(status.st_mode):
+        return False
+    if status.st_nlink > 1:
+        return True
     try:
-        status = os.lstat(path)
+        was = os.lstat(before)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return stat.S_ISREG(status.st_mode) and status.st_ctime > since - _COARSE_SECONDS
+    return (was.st_size, was.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
 def _differs(one: bytes, other: bytes) -> bool:

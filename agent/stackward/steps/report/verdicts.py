@@ -46,11 +46,11 @@ class Backups:
         return next((a for a in held if self.is_good(a, stack)), None)
 
 
-def backups(settings: Settings, store: Store) -> Backups:
+def backups(settings: Settings, store: Store, now: datetime) -> Backups:
     """Look at BACKUP_ROOT; it raises nothing if that cannot be read."""
     said = store.verified()
     try:
-        return Backups(tuple(catalog.catalog(settings)), said)
+        return Backups(tuple(catalog.catalog(settings, now)), said)
     except RefusedError as error:
         return Backups((), said, error.message)
 
@@ -59,7 +59,7 @@ def judged(
     settings: Settings, store: Store, stacks: Sequence[Stack], now: datetime, found: Backups | None = None
 ) -> list[Verdict]:
     """A verdict per stack, in their order."""
-    found = found or backups(settings, store)
+    found = found or backups(settings, store, now)
     config = found.good(ArtifactKind.CONFIG)
     holds, last = store.holds(), store.last_stacks("backup-data")
     recipients = bool(settings.age_recipients)

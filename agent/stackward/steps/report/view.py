@@ -49,7 +49,7 @@ def look(
 ) -> Look:
     """What can be seen now. Where DOCKER_ROOT cannot be read, the stacks of the last look stay, unprotected."""
     conditions: dict[str, str] = {}
-    found = backups(settings, store)
+    found = backups(settings, store, now)
     if found.unreadable:
         conditions["BACKUP_ROOT"] = f"{found.unreadable}. No backup can be made."
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
 from stackward.tools import btrfs, filesystem
+from stackward.tools.process import CommandError
 
 KEPT = ".stackward-kept"
 KEPT_FOR = timedelta(days=7)
@@ -155,15 +157,16 @@ def discard_unfinished(directory: Path, subject: str) -> None:
 
 
 def expire(directory: Path, now: datetime) -> list[str]:
-    """Delete what has been kept for seven days, and say whose it was."""
+    """Delete what has been kept for seven days, and say whose it was. What cannot be deleted is tried again the next time."""
     gone = []
     for record in records(directory):
         age = now - datetime.fromisoformat(record.undone_at or record.at)
         # A directory that is not there may be on a volume that is not mounted just now.
         seen = all(os.path.lexists(kept) for kept in record.directories)
         if record.done and age >= (KEPT_FOR if seen else FORGOTTEN_AFTER):
-            _delete(directory, record)
-            gone.append(f"{record.what} ({record.at})")
+            with suppress(OSError, CommandError):
+                _delete(directory, record)
+                gone.append(f"{record.what} ({record.at})")
     return gone
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stackward.steps.volume import renaming
-from stackward.tools import btrfs, filesystem, sendstream
+from stackward.tools import btrfs, btrfs_names, filesystem, sendstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def _differs(old: Path, before: bytes, new: Path, after: bytes) -> bool:
 def _other_names(new: Path, path: bytes) -> Iterator[bytes]:
     found = os.lstat(os.fsencode(new) + b"/" + path)
     if not stat.S_ISDIR(found.st_mode) and found.st_nlink > 1:
-        for name in btrfs.names_of_inode(new, found.st_ino):
+        for name in btrfs_names.names_of_inode(new, found.st_ino):
             yield os.fsencode(name.relative_to(new))
 
 

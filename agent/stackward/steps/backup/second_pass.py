@@ -1,0 +1,97 @@
+"""Copies a tree that cannot be snapshotted a second time, while its stack stands still: what changed since the first time."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from stackward.steps.backup.day import Day
+from stackward.tools import filesystem, rsync
+
+
+def copy(
+    day: Day,
+    source: Path,
+    relative: str,
+    filters: Sequence[str],
+    first: rsync.Transfer,
+    remaining: Callable[[], float],
+) -> rsync.Transfer:
+    """Bring the day's part up to what `source` is now. Returns what both passes did.
+
+    `remaining` says for how many seconds more the stack may stand still. Where files are hard links to the last backup, none
+    is ever written through: what differs is removed and made anew, and nothing else is touched, whatever becomes of the
+    source meanwhile.
+
+    Raises:
+        DiskFullError, CommandError, OSError: the part is not what `source` is.
+    """
+    target = day.place(relative)
+    if day.subvolume:
+        again = rsync.copy(source, target, filters=filters, time_limit_seconds=remaining())
+    else:
+        again = _made_anew(source, target, filters, first, remaining)
+    return replace(
+        again,
+        files_changed=first.files_changed + again.files_changed,
+        files_deleted=first.files_deleted + again.files_deleted,
+        bytes_changed=first.bytes_changed + again.bytes_changed,
+    )
+
+
+def _made_anew(
+    source: Path, target: Path, filters: Sequence[str], first: rsync.Transfer, remaining: Callable[[], float]
+) -> rsync.Transfer:
+    differing = rsync.differences(source, target, filters=filters, time_limit_seconds=remaining())
+    here, there = os.fsencode(source), os.fsencode(target)
+    gone = {item.path for item in differing if item.is_gone}
+    changed = {item.path for item in differing} - gone
+    changed |= _other_names(here, there, changed)
+    lost = sum(_size(there, path) for path in gone | changed)
+    for path in sorted(gone | changed):  # a link to a directory goes before what would be looked for behind it
+        _make_room(there + b"/" + path, None if path in gone else here + b"/" + path)
+    written = rsync.copy_named(source, target, changed, "--ignore-missing-args", time_limit_seconds=remaining())
+    return replace(
+        first,
+        files_changed=sum(not _is_directory(here + b"/" + path) for path in changed),
+        files_deleted=len(gone),
+        bytes=first.bytes - lost + sum(_size(there, path) for path in changed),
+        bytes_changed=written,
+        vanished=False,
+    )
+
+
+def _other_names(here: bytes, there: bytes, paths: AbstractSet[bytes]) -> set[bytes]:
+    """The other names of files among `paths` that have several, as far as they were copied: else those would part."""
+    wanted = set()
+    for path in paths:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            status = os.lstat(here + b"/" + path)
+            if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+                wanted.add((status.st_dev, status.st_ino))
+    names = filesystem.names_of(here, wanted) if wanted else ()
+    return {name for name in names if os.path.lexists(there + b"/" + name)}
+
+
+def _make_room(old: bytes, new: bytes | None) -> None:
+    """Remove what was copied before, unless it is a directory and `new` is one, too."""
+    if os.path.lexists(old) and not (new is not None and _is_directory(old) and _is_directory(new)):
+        filesystem.remove_tree(Path(os.fsdecode(old)))
+
+
+def _is_directory(path: bytes) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _size(root: bytes, path: bytes) -> int:
+    """How much it counts for in rsync's sum."""
+    try:
+        status = os.lstat(root + b"/" + path)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode) else 0
