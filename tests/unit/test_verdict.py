@@ -34,6 +34,7 @@ def test_a_fresh_whole_backup_protects():
     ("facts", "reason"),
     [
         (Facts(config_at=FRESH), "its data was never backed up"),
+        (Facts(config_at=FRESH, data_backups=2), "none of its data backups is whole and undamaged"),
         (Facts(data_at=FRESH), "its configuration was never backed up"),
         (Facts(NOW - timedelta(days=3), FRESH), "its data was last backed up 3d ago"),
         (Facts(FRESH, FRESH, damaged="data-1 is damaged"), "data-1 is damaged"),

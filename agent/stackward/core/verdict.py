@@ -47,6 +47,7 @@ class Facts:
     held: str = ""
     failure: str = ""  # how its last backup failed, if it is the last thing that happened
     unreadable: str = ""  # BACKUP_ROOT cannot be looked at
+    data_backups: int = 0  # how many there are of its data, good or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def judge(stack: Stack, facts: Facts, *, recipients: bool, now: datetime) -> Ver
     ]
     if not facts.unreadable:
         if stack.covered_trees:
-            found += _age("data", facts.data_at, now)
+            found += _age("data", facts.data_at, now) if facts.data_at or not facts.data_backups else [_NONE_GOOD]
         found += _age("configuration", facts.config_at, now)
     if stack.secret_files and not recipients:
         found.append((Cause.NO_RECIPIENTS, "its secrets are not backed up: set STACKWARD_AGE_RECIPIENTS"))
@@ -97,6 +98,9 @@ def judge(stack: Stack, facts: Facts, *, recipients: bool, now: datetime) -> Ver
         return Verdict(stack.name, State.PROTECTED, (), notes, last_good)
     reasons = tuple(text for _, text in found)
     return Verdict(stack.name, State.UNPROTECTED, reasons, notes, last_good, found[0][0])
+
+
+_NONE_GOOD = (Cause.DAMAGED, "none of its data backups is whole and undamaged")
 
 
 def _age(what: str, at: datetime | None, now: datetime) -> list[tuple[Cause, str]]:

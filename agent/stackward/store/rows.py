@@ -42,7 +42,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A stack whose older backups must stay: a tree of it (by mount name) shrank."""
+    """A stack whose older backups must stay: a tree of it (by its path) shrank."""
 
     stack: str
     tree: str

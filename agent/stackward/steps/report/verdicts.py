@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from stackward.config import Settings
     from stackward.core.model import Stack
-    from stackward.store import Store, Verified
+    from stackward.store import Hold, Store, Verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,20 @@ def judged(
         damaged = bool(data) and found.is_damaged(data[0], stack.name)
         facts = Facts(
             data_at=good.at(stack.name) if good else None,
+            data_backups=len(data),
             config_at=config.made_at if config else None,
             damaged=f"{data[0].name.name}, its newest backup, is damaged" if damaged else "",
-            held=holds[stack.name].reason if stack.name in holds else "",
+            held=_told(holds[stack.name]) if stack.name in holds else "",
             failure="; ".join(part.reasons) if part and part.outcome is Outcome.FAILED else "",
             unreadable=found.unreadable,
         )
         verdicts.append(judge(stack, facts, recipients=recipients, now=now))
     return verdicts
+
+
+def _told(hold: Hold) -> str:
+    accept = f"`stackward accept {display(hold.stack)}` if that is right"
+    return f"{display(hold.tree)}: {hold.reason}; nothing of it is copied or pruned ({accept})"
 
 
 def vanished(store: Store, stacks: Sequence[Stack], found: Backups) -> list[Verdict]:
