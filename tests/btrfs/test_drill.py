@@ -6,7 +6,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,38 @@ def test_what_a_stack_names_outside_its_directory_comes_from_backups_too(drilled
     assert "production's of now" in part.reasons[0]
     assert drilled.left() == []
     assert directory.exists()
+
+
+def test_what_backups_do_not_hold_is_productions_of_now_where_it_may_be_read_and_that_is_said(drilled: Drilled) -> None:
+    root = drilled.host.settings.docker_root
+    (root / "other/data").mkdir(parents=True)
+    (root / "other/compose.yaml").write_text("services: {}")
+    (root / "other/data/f").write_text("then\n")
+    (root.parent / "common.env").write_text("WORD=then\n")
+    probe = 'test "$$WORD" = then && grep -q then /other/f'
+    more = "env_file: ../../common.env"
+    directory = drilled.stack("shop", probe, more)
+    text = (
+        (directory / "compose.yaml")
+        .read_text()
+        .replace('"./note:/note:ro"', '"./note:/note:ro", "../other/data:/other:ro"')
+    )
+    (directory / "compose.yaml").write_text(text)
+    drilled.back_up()
+    (part,) = drilled.drill().stacks
+    assert part.outcome is Outcome.WARN, part.reasons
+    (config,) = (path.name for path in drilled.backups.glob("configs-*.tar.gz"))
+    assert set(part.reasons) == {
+        f"{root.parent}/common.env is production's of now: {config} does not hold it",
+        f"{root}/other/data is production's of now: {config} does not hold it",
+    }
+    text = (directory / "compose.yaml").read_text()
+    (directory / "compose.yaml").write_text(text.replace('/note:ro", "../other', '/note:ro", "..:/all:ro", "../other'))
+    drilled.back_up(NOW + timedelta(hours=1))
+    (part,) = drilled.drill().stacks
+    assert part.outcome is Outcome.SKIPPED
+    assert f"web: {root} holds all of production" in part.reasons[0]
+    assert drilled.left() == []
 
 
 def test_what_no_backup_holds_is_named_as_it_is_called_in_production(drilled: Drilled) -> None:

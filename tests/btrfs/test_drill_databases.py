@@ -129,9 +129,17 @@ def test_what_was_lost_since_the_last_proof_fails_until_it_is_accepted(shop: Sho
     assert part.outcome is Outcome.OK, part.reasons
 
 
-def test_one_that_is_to_start_empty_is_no_failure_and_proves_nothing(shop: Shop, volume: Path) -> None:
-    shop.up(volume, data="kept:/var/lib/postgresql/data", more=", backup.skip: [kept], staging.empty: [kept]")
-    (shop.directory / "data").mkdir()
+@pytest.mark.parametrize(
+    ("data", "more"),
+    [
+        ("kept:/var/lib/postgresql/data", ", backup.skip: [kept]"),
+        ("{volume}/db:/var/lib/postgresql/data", ", backup.skip: ['{volume}/db']"),
+    ],
+)
+def test_one_that_is_to_start_empty_is_no_failure_and_proves_nothing(
+    shop: Shop, volume: Path, data: str, more: str
+) -> None:
+    shop.up(volume, data=data, more=more.format(volume=volume))
     part, proofs = shop.tried()
     assert part.outcome is Outcome.OK, part.reasons
     assert "db: it starts empty, as it is to: nothing of its data is proven" in proofs

@@ -29,7 +29,7 @@ def machine(host_run):
     """A host with three stacks that are backed up, on an ordinary disk and without a key on the host."""
     one = Host.start(host_run.id, Disks("btrfs:1024", "btrfs:2560"))
     one.run("mkdir -p /srv/containers/wiki-files")
-    policy(one, "shop", **{"staging.services": "db"})
+    policy(one, "shop")
     with ThreadPoolExecutor() as pool:
         for job in (
             pool.submit(one.appliance_up, {"STACKWARD_SCHEDULE": "false"}),
@@ -141,3 +141,20 @@ def test_after_a_kill_the_next_drill_is_as_good(machine):
     machine.wait_for_appliance()
     assert machine.stackward_json("drill", "wiki")["outcome"] == "ok"
     assert_no_debris(machine)
+
+
+def test_what_the_stack_writes_into_a_database_that_was_made_anew_is_no_proof(machine):
+    """Its data directory was emptied: database and writer are as well as ever, on other rows."""
+    machine.run(
+        "cd /opt/docker/shop && docker compose stop && mkdir /root/good && mv /srv/containers/shop/db/* /root/good"
+    )
+    machine.stackward("accept", "shop")
+    machine.stackward("backup", "shop")
+    done = machine.stackward_json("drill", "shop", check=False)
+    (part,) = done["stacks"]
+    assert part["outcome"] == "failed", done
+    assert "made anew when it started, and the backup holds none" in part["reasons"][0]
+    assert_no_debris(machine)
+    machine.run(
+        "mv /root/good/* /srv/containers/shop/db && rmdir /root/good && cd /opt/docker/shop && docker compose up -d"
+    )

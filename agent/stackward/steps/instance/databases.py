@@ -12,6 +12,7 @@ from typing import Any
 
 from stackward.core.counts import Count
 from stackward.core.model import Container, Service, display
+from stackward.core.staging_facts import within
 from stackward.tools.docker import Docker, DockerError, HookTimeout
 
 _STALL_SECONDS = 3600.0
@@ -85,11 +86,13 @@ def count(
     definition: Mapping[str, Any],
     held: frozenset[int],
     *,
+    empty_below: str,
     patience_seconds: float,
 ) -> Found:
     """Count every row of every table, in what must be one of the clusters that the backup `held`.
 
-    `definition` is the service as the instance has it. A database that takes no connections yet has `patience_seconds`.
+    `definition` is the service as the instance has it; what lies in `empty_below` is to be empty. A database that takes no
+    connections yet has `patience_seconds`.
     """
     output = io.BytesIO()
     silence_seconds = min(_SILENCE_SECONDS, patience_seconds)
@@ -103,24 +106,29 @@ def count(
     said = output.getvalue().decode("utf-8", "backslashreplace")
     cluster = _CLUSTER_LINE.search(said)
     if cluster is not None and int(cluster[1]) % 2**64 not in held:
-        return _anew(definition, cluster[2], held)
+        return _anew(definition, cluster[2], held, empty_below)
     if done.exit_code:
         words = display(done.output_tail.strip())[-500:]
         return Found(wrong=f"the probe ended with exit code {done.exit_code}: {words}")
     if not held:
-        return _anew(definition, "", held)
+        return _anew(definition, "", held, empty_below)
     lines = _COUNT_LINE.findall(said)
     found = tuple(Count(container.service, name, int(rows), int(tables)) for rows, tables, name in lines)
     return Found(found, wrong="" if found else "there is no database in it")
 
 
-def _anew(definition: Mapping[str, Any], directory: str, held: frozenset[int]) -> Found:
+def _anew(definition: Mapping[str, Any], directory: str, held: frozenset[int], empty_below: str) -> Found:
     """Not what was backed up. Whoever said that its data may start empty knows that."""
     mounts = [one for one in definition.get("volumes") or [] if _covers(str(one.get("target") or "/"), directory)]
     nearest: Mapping[str, Any] = max(mounts, key=lambda one: len(str(one.get("target"))), default={})
     memory = [str(one).partition(":")[0] for one in definition.get("tmpfs") or []]
     is_named = nearest.get("type") == "volume" and nearest.get("source")
-    if is_named or nearest.get("type") == "tmpfs" or any(_covers(one, directory) for one in memory):
+    if (
+        is_named
+        or within(str(nearest.get("source")), empty_below)
+        or nearest.get("type") == "tmpfs"
+        or any(_covers(one, directory) for one in memory)
+    ):
         return Found(note="it starts empty, as it is to: nothing of its data is proven")
     where = f" in {display(directory)}" if directory else ""
     had = "not the one that the backup holds" if held else "and the backup holds none for it"

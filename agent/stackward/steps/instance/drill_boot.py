@@ -11,7 +11,7 @@ from stackward.core.counts import Count, Counted, judge
 from stackward.core.errors import StackwardError
 from stackward.core.model import Service, Stack, display
 from stackward.core.staging import PROXY
-from stackward.steps.instance import databases, healthy, probes, troubles
+from stackward.steps.instance import databases, drill_config, healthy, probes, troubles
 from stackward.steps.instance.staging import Plan
 from stackward.tools import compose
 from stackward.tools.docker import Docker
@@ -98,7 +98,14 @@ def _prove_database(tools: Tools, plan: Plan, service: Service, held: frozenset[
         (seen.proofs if tried.good else seen.wrong).append(str(tried))
     elif databases.is_postgres(service, _definition(tools.stack.raw, service)):
         definition = _definition(plan.model, service)
-        found = databases.count(tools.docker, container, definition, held, patience_seconds=tools.limit_seconds)
+        found = databases.count(
+            tools.docker,
+            container,
+            definition,
+            held,
+            empty_below=str(plan.directory / drill_config.EMPTY),
+            patience_seconds=tools.limit_seconds,
+        )
         said = found.wrong or found.note or "; ".join(map(str, found.counts))
         (seen.wrong if found.wrong else seen.proofs).append(f"{display(service.name)}: {said}")
         seen.counts += found.counts

@@ -23,6 +23,7 @@ from stackward.tools import age, archive
 from stackward.tools.compose_files import dependencies
 
 IDENTITY = "age.key"
+EMPTY = "empty"  # beside what was unpacked: what begins empty
 _ROUNDS = 10  # what is named by what was named
 
 

@@ -19,7 +19,7 @@ from stackward.core.staging import Move, Refusal
 from stackward.core.staging_facts import within
 from stackward.core.units import format_bytes
 from stackward.steps.instance import staging
-from stackward.steps.instance.drill_config import Unpacked
+from stackward.steps.instance.drill_config import EMPTY, Unpacked
 from stackward.steps.instance.drill_source import NotDerivableError, Source
 from stackward.tools import btrfs, compose, filesystem, process
 
@@ -130,13 +130,20 @@ def _find_sources(model: dict[str, Any], unpacked: Unpacked, copies: dict[str, s
         for one in dict.fromkeys((original, leads_to)):
             if any(within(one, old) for old in copies) or within(mirror.docker_root, one):
                 continue
-            if within(one, mirror.docker_root) and unpacked.take(one):
+            if within(one, mirror.docker_root) and unpacked.take(one) and not _is_hollow(mirror.place(one), one):
                 copies[one] = mirror.place(one)
         if original == path or within(original, own) or any(within(original, old) for old in copies):
             continue
         holder[key] = original
         if within(original, mirror.docker_root) and os.path.lexists(original):
             unpacked.warnings.append(f"{display(original)} is production's of now: {unpacked.name} does not hold it")
+
+
+def _is_hollow(place: str, original: str) -> bool:
+    """A directory of data, of which backups of configuration hold no more than its owner and mode."""
+    if os.path.islink(place) or not os.path.isdir(place) or os.listdir(place):
+        return False
+    return os.path.isdir(original) and bool(os.listdir(original))
 
 
 def _holders(model: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -163,7 +170,7 @@ def _in_copy(unpacked: Unpacked, old: str) -> Iterator[str]:
 def _empty_places(unpacked: Unpacked, skipped: Iterable[Tree]) -> Iterator[tuple[str, str]]:
     """An empty directory for each that backups leave out on purpose, owned as production's is. Volumes are made by Docker."""
     for number, tree in enumerate(tree for tree in skipped if tree.volume is None):
-        place = Path(unpacked.mirror.root).with_name("empty") / str(number)
+        place = Path(unpacked.mirror.root).with_name(EMPTY) / str(number)
         if tree.path.is_file():
             continue
         place.mkdir(parents=True)
