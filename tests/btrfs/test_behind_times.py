@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -64,6 +65,16 @@ def several_names_and_mode(data: Path) -> None:
     (data / "the second").chmod(0o600)
 
 
+def parted(data: Path) -> None:
+    shutil.copy2(data / "one of two", data / "copy")
+    (data / "copy").rename(data / "the second")
+
+
+def parted_and_mode(data: Path) -> None:
+    parted(data)
+    (data / "the second").chmod(0o600)
+
+
 def name_that_was_anothers(data: Path) -> None:
     (data / "file").rename(data / "file.old")
     (data / "twin").rename(data / "file")
@@ -82,7 +93,7 @@ def directories_within(data: Path) -> None:
 
 WAYS = [
     mode, owner, access_list, attribute, name_before, name_after, one_name_less, several_names_and_mode,
-    name_that_was_anothers, directories, directories_within,
+    parted, parted_and_mode, name_that_was_anothers, directories, directories_within,
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from typing import IO
 
 from stackward.steps.backup import apply_changes, copying
 from stackward.steps.backup.changes import Changes
-from stackward.tools import rsync
+from stackward.tools import filesystem, rsync
 
 _CHUNK = 1 << 20
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
@@ -46,6 +46,7 @@ def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, ba
     }
     others = {name for path in unseen for name in apply_changes.other_names(source, subvolume, path)}
     unseen |= {name for name in others if apply_changes.status_of(there, name)}
+    unseen |= _mixed(here, there, {file for path in unseen if (file := _mixed_perhaps(here, there, path))})
     rsync.copy_named(source, target, unseen, "--ignore-times")
 
 
@@ -58,7 +59,9 @@ def by_ctime(source: Path, target: Path, base: Path, since: float) -> None:
         CommandError, OSError: they are not copied.
     """
     here, there, last = os.fsencode(source), os.fsencode(target), os.fsencode(base)
-    changed = []
+    changed: set[bytes] = set()
+    origins: dict[int, int] = {}
+    mixed: set[tuple[int, int]] = set()
     shared: dict[tuple[int, int], _Names] = {}
     directories = _Directories(here, since - _COARSE_SECONDS)
     for found in copying.walk(target, None, b"."):
@@ -68,15 +71,34 @@ def by_ctime(source: Path, target: Path, base: Path, since: float) -> None:
             continue
         if not _is_taken_for_unchanged(status, last + b"/" + path):
             continue
+        copy = os.lstat(there + b"/" + path)
+        if origins.setdefault(copy.st_ino, status.st_ino) != status.st_ino:
+            mixed.add((copy.st_dev, copy.st_ino))
         differs = _differs(here + b"/" + path, there + b"/" + path)
         if status.st_nlink > 1:
             names = shared.setdefault((status.st_dev, status.st_ino), _Names())
             names.paths.append(path)
             names.differ |= differs
         elif differs:
-            changed.append(path)
-    changed += [path for names in shared.values() if names.differ for path in names.paths]
+            changed.add(path)
+    changed |= {path for names in shared.values() if names.differ for path in names.paths}
+    changed |= _mixed(here, there, mixed)
     rsync.copy_named(source, target, changed, "--ignore-times", "--ignore-missing-args")
+
+
+def _mixed_perhaps(here: bytes, there: bytes, path: bytes) -> tuple[int, int] | None:
+    """Device and inode of a copy that may have other names, while the file has just one."""
+    one, copy = os.lstat(here + b"/" + path), os.lstat(there + b"/" + path)
+    return (copy.st_dev, copy.st_ino) if copy.st_nlink > 1 == one.st_nlink else None
+
+
+def _mixed(here: bytes, there: bytes, files: set[tuple[int, int]]) -> set[bytes]:
+    """The names of these files, of what was copied, that are not all names of one file any more."""
+    inodes: dict[int, dict[bytes, int]] = {}  # of the copies; their names, and what has each of them now
+    for name in filesystem.names_of(there, files) if files else ():
+        if (status := apply_changes.status_of(here, name)) is not None:
+            inodes.setdefault(os.lstat(there + b"/" + name).st_ino, {})[name] = status.st_ino
+    return {name for names in inodes.values() if len(set(names.values())) > 1 for name in names}
 
 
 @dataclass(slots=True)
