@@ -26,7 +26,9 @@ def postgres() -> str:
 class Shop(Drilled):
     """A database with a writer beside it, which puts in rows as soon as it can."""
 
-    def up(self, volume: Path, *, data: str = "{volume}/db:/var/lib/postgresql/data", more: str = "") -> None:
+    def up(
+        self, volume: Path, *, data: str = "{volume}/db:/var/lib/postgresql/data", more: str = "", user: str = ""
+    ) -> None:
         self.data = volume / "db"
         source = data.format(volume=volume)
         self.directory = self.host.stack(
@@ -38,7 +40,8 @@ class Shop(Drilled):
                 image: {self.image}
                 command: postgres
                 stop_signal: SIGQUIT
-                environment: {{POSTGRES_DB: shop, POSTGRES_PASSWORD: secret}}
+                environment: {{POSTGRES_DB: shop, POSTGRES_PASSWORD: secret, {user}}}
+                configs: [{{source: user, target: /user}}]
                 volumes: ["{source}"]
                 labels: {{stackward.backup.quiesce: stop}}
               writer:
@@ -48,6 +51,7 @@ class Shop(Drilled):
                 environment: {{PGHOST: db, PGUSER: postgres, PGDATABASE: shop, PGPASSWORD: secret, WRITE_EVERY_SECONDS: "0.01"}}
                 depends_on: [db]
             volumes: {{kept: {{}}}}
+            configs: {{user: {{content: keeper}}}}
             """,
         )
         self.compose("up", "-d", "db")
@@ -88,6 +92,14 @@ def test_rows_are_counted_before_the_stack_can_write_any(shop: Shop, volume: Pat
     assert part.outcome is Outcome.OK, part.reasons
     assert "db: database postgres: 0 rows in 0 tables; database shop: 1000 rows in 1 tables" in proofs
     assert "writer: running" in proofs
+
+
+def test_who_counts_is_the_user_that_a_file_names(shop: Shop, volume: Path) -> None:
+    shop.up(volume, user="POSTGRES_USER_FILE: /user")
+    shop.sql(f"{ORDERS}; CREATE ROLE keeper SUPERUSER LOGIN; ALTER ROLE postgres NOLOGIN")
+    part, proofs = shop.tried()
+    assert part.outcome is Outcome.OK, part.reasons
+    assert "database shop: 1000 rows in 1 tables" in "\n".join(proofs)
 
 
 def test_a_database_without_a_row_proves_nothing_though_its_stack_would_write_some(shop: Shop, volume: Path) -> None:

@@ -38,7 +38,9 @@ def run(arguments: Namespace, context: Context) -> int:
         default = appliance.settings.backup_default and stack is not None
         told.append("goes on being backed up by default" if default else "is no longer backed up, as its labels say")
     store.accept(name, appliance.now())
-    told = told or ["its next backup may be smaller than the last one, by as much as it is, and its next drill may count less"]
+    told = told or [
+        "its next backup may be smaller than the last one, by as much as it is, and its next drill may count less"
+    ]
 
     def human(console: Console) -> None:
         for text in told:

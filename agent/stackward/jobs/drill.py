@@ -194,10 +194,11 @@ def _boot(means: Means, docker: Docker, copy: Copy, plan: Plan, source: Source) 
     if strayed := staging.strayed(plan.model):
         return _Seen(wrong=tuple(strayed), warnings=copy.warnings)
     last = means.store.drills().get(copy.stack.name)
+    at = min(source.at, means.now)  # a clock that was ahead must not make this the measure for ever
     tools = drill_boot.Tools(
         docker,
         copy.stack,
-        source.at,
+        at,
         _held_against(means, last),
         plan.wait_seconds(WAIT_SECONDS),
         means.progress.step,
@@ -205,8 +206,8 @@ def _boot(means: Means, docker: Docker, copy: Copy, plan: Plan, source: Source) 
     )
     seen = drill_boot.boot(tools, plan)
     wrong = [*seen.wrong, *_keep_logs(means, docker, plan)] if seen.wrong else []
-    is_newest = last is None or last.counted is None or last.counted.at <= source.at
-    counted = Counted(source.at, tuple(seen.counts)) if is_newest and not wrong else None
+    is_newest = last is None or last.counted is None or last.counted.at <= at
+    counted = Counted(at, tuple(seen.counts)) if is_newest and not wrong else None
     return _Seen(tuple(seen.proofs), tuple(wrong), (*copy.warnings, *seen.warnings), counted)
 
 

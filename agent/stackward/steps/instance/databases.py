@@ -26,7 +26,9 @@ _DIRECTORIES = 20_000
 # everything is read once more by what would write it to a dump.
 _SCRIPT = r"""
 set -e
-PGPASSWORD=${POSTGRES_PASSWORD:-}; PGUSER=${POSTGRES_USER:-postgres}; export PGPASSWORD PGUSER
+said() { if [ -n "$1" ]; then printf '%s' "$1"; elif [ -n "$2" ]; then cat "$2"; fi; }
+PGPASSWORD=$(said "${POSTGRES_PASSWORD:-}" "${POSTGRES_PASSWORD_FILE:-}")
+PGUSER=$(said "${POSTGRES_USER:-}" "${POSTGRES_USER_FILE:-}"); PGUSER=${PGUSER:-postgres}; export PGPASSWORD PGUSER
 waited=0
 while code=0; pg_isready -q || code=$?; [ "$code" = 1 ] || [ "$code" = 2 ]; do
     if [ "$code" = 1 ]; then limit=$STACKWARD_PATIENCE; else limit=$STACKWARD_SILENCE; fi
