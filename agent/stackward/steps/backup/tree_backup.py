@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -120,18 +120,18 @@ def copy(
     filters = rsync_filters(patterns)
     transfer = copying.first_pass(day, read_from, relative, base, filters, on_progress, known, compare=compare)
     if last is not None and not compare:
-        _copy_unseen(day.place(relative), read_from, snapshot, last, found)
+        more = _copy_unseen(day.place(relative), read_from, snapshot, last, found)
+        transfer = replace(transfer, bytes_changed=transfer.bytes_changed + more)
     return TreeCopy(transfer, "; ".join(filter(None, whys)), compared=compare)
 
 
-def _copy_unseen(
-    place: Path, read_from: Path, snapshot: Path | None, last: Last, found: changes.Changes | None
-) -> None:
-    """After a full scan: copy what changed behind an unchanged size and time."""
+def _copy_unseen(place: Path, read_from: Path, snapshot: Path | None, last: Last, found: changes.Changes | None) -> int:
+    """After a full scan: copy what changed behind an unchanged size and time. Returns how many bytes that was."""
     if found is not None and snapshot is not None:
-        unseen.by_account(found, read_from, snapshot, place, last.part)
-    elif last.since is not None:
-        unseen.by_ctime(read_from, place, last.part, last.since)
+        return unseen.by_account(found, read_from, snapshot, place, last.part)
+    if last.since is not None:
+        return unseen.by_ctime(read_from, place, last.part, last.since)
+    return 0
 
 
 def _suspicion(last: Last) -> str:

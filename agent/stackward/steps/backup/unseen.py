@@ -26,10 +26,11 @@ _MANY = 1000  # directories that are remembered
 _COARSE_SECONDS = 1.0  # the kernel stamps files by a clock that is a little behind
 
 
-def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, base: Path) -> None:
+def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, base: Path) -> int:
     """Copy the files whose content the account says has changed, and that the scan took for unchanged.
 
-    Those have the size and time that they have in the last backup's part, `base`: all others it has copied.
+    Those have the size and time that they have in the last backup's part, `base`: all others it has copied. Returns how many
+    bytes were copied.
 
     Raises:
         CommandError, OSError: they are not copied.
@@ -47,13 +48,14 @@ def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, ba
     others = {name for path in unseen for name in apply_changes.other_names(source, subvolume, path)}
     unseen |= {name for name in others if apply_changes.status_of(there, name)}
     unseen |= _mixed(here, there, {file for path in unseen if (file := _mixed_perhaps(here, there, path))})
-    rsync.copy_named(source, target, unseen, "--ignore-times")
+    return rsync.copy_named(source, target, unseen, "--ignore-times")
 
 
-def by_ctime(source: Path, target: Path, base: Path, since: float) -> None:
+def by_ctime(source: Path, target: Path, base: Path, since: float) -> int:
     """Copy the files that may have changed since, differ from their copies, and that the scan took for unchanged.
 
-    `since`: when the last backup's copying began, in seconds since the epoch; `base`: its part.
+    `since`: when the last backup's copying began, in seconds since the epoch; `base`: its part. Returns how many bytes were
+    copied.
 
     Raises:
         CommandError, OSError: they are not copied.
@@ -83,7 +85,7 @@ def by_ctime(source: Path, target: Path, base: Path, since: float) -> None:
             changed.add(path)
     changed |= {path for names in shared.values() if names.differ for path in names.paths}
     changed |= _mixed(here, there, mixed)
-    rsync.copy_named(source, target, changed, "--ignore-times", "--ignore-missing-args")
+    return rsync.copy_named(source, target, changed, "--ignore-times", "--ignore-missing-args")
 
 
 def _mixed_perhaps(here: bytes, there: bytes, path: bytes) -> tuple[int, int] | None:
