@@ -13,6 +13,7 @@ import pytest
 
 from host import Disks, Host
 from host.machine import APPLIANCE_HOME, CHECKOUT, STACKS
+from host.shell import run
 
 pytestmark = pytest.mark.e2e
 
@@ -317,6 +318,17 @@ def test_instances_are_units_where_the_host_has_them_and_users_units_follow(stag
     assert staged.get("/root/mine").split() == [b"begun", b"ended", b"begun"]
     assert staged.run(PAGE).stdout.encode() == staged.get("/opt/docker/site/data/index.html")
     assert refreshed(staged)["reasons"] == []  # with the unit of a name with a dash to be stopped
+
+
+def test_instances_run_as_before_after_the_host_was_shut_down_and_booted(staged):
+    """Their units are told to stop then; nobody would start them before the next night."""
+    running = "docker ps --format '{{.Names}}' | grep -E '^(shop|site|photos|two-words)-staging-' | sort"
+    before = staged.run(running).stdout.split()
+    assert len(before) == 8
+    run(["docker", "stop", "--time=60", staged.name])
+    run(["docker", "start", staged.name])  # it boots “degraded”: photos wants a graphics card
+    staged.wait_for_appliance()
+    staged.wait_until(f'test "$({running} | xargs)" = "{" ".join(before)}" && {PAGE}', timeout=90, every=0.5)
 
 
 def test_down_stops_instances_and_production_goes_on(staged):
