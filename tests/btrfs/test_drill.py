@@ -243,7 +243,8 @@ def test_what_backups_do_not_hold_is_productions_of_now_where_it_may_be_read_and
     (root / "other/data/f").write_text("then\n")
     (root.parent / "common.env").write_text("WORD=then\n")
     probe = 'test "$$WORD" = then && grep -q then /other/f'
-    more = "env_file: ../../common.env"
+    (root / "absolute.env").write_text("OTHER=x\n")
+    more = f"env_file: [../../common.env, {root}/absolute.env]"
     directory = drilled.stack("shop", probe, more)
     text = (
         (directory / "compose.yaml")
@@ -258,6 +259,7 @@ def test_what_backups_do_not_hold_is_productions_of_now_where_it_may_be_read_and
     assert set(part.reasons) == {
         f"{root.parent}/common.env is production's of now: {config} does not hold it",
         f"{root}/other/data is production's of now: {config} does not hold it",
+        f"{root}/absolute.env is production's of now: it is named by its absolute path",
     }
     text = (directory / "compose.yaml").read_text()
     (directory / "compose.yaml").write_text(text.replace('/note:ro", "../other', '/note:ro", "..:/all:ro", "../other'))

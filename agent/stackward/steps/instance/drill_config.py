@@ -133,6 +133,9 @@ def place(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact, 
     for _ in range(_ROUNDS):
         if not _take_named(found):
             break
+    for path in map(str, dependencies(found.directory).paths):
+        if within(path, docker_root) and not within(path, mirror.root) and os.path.isfile(path):
+            found.warnings.append(f"{display(path)} is production's of now: it is named by its absolute path")
     return found
 
 
