@@ -319,9 +319,11 @@ def inside(shop: Shop, service: str) -> dict[str, Path]:
     return {mount.target: Path(mount.source) for mount in found.mounts if len(mount.name) == 64}
 
 
-@pytest.mark.parametrize("point", ["", "convert-freed", "convert-removed"])
+@pytest.mark.parametrize(
+    ("point", "booted"), [("", False), ("convert-freed", False), ("convert-removed", False), ("convert-poured", True)]
+)
 def test_anonymous_volumes_and_containers_that_have_ended_are_there_afterwards(
-    with_volume: ShopWithVolume, api: Any, point: str
+    with_volume: ShopWithVolume, api: Any, point: str, booted: bool
 ) -> None:
     """The volume can go only with the containers that have it; Compose makes each of them again, with what it had."""
     shop = with_volume
@@ -340,6 +342,8 @@ def test_anonymous_volumes_and_containers_that_have_ended_are_there_afterwards(
 
     if point:
         assert shop.killed_at(point, "files").returncode == -9
+        if booted:
+            compose.up(shop.directory)
         recover(shop)
         shop.convert("files", "r2")
     else:
@@ -351,7 +355,10 @@ def test_anonymous_volumes_and_containers_that_have_ended_are_there_afterwards(
     states = {one.service: one.state for one in Docker(DOCKER_HOST).containers(shop.name)}
     assert states == {"web": "running", "seed": "created"}
     assert (shop.place / "seed").read_text() == "seeded\n"  # it did not run again
-    assert {one["Name"] for one in api.volumes()["Volumes"]} - volumes == {shop.kept}
+    assert {one["Name"] for one in api.volumes()["Volumes"]} - volumes == {
+        shop.kept,
+        *([shop.meanwhile] if booted else []),
+    }
 
     convert.undo_last(shop.name, shop.means("r3"), shop.stacks())
     assert {service: inside(shop, service) for service in ("web", "seed")} == before

@@ -73,6 +73,19 @@ def test_a_snapshot_is_made_listed_and_deleted(called: Called, volume: Path) -> 
     assert called("snapshot", "list")[1]["snapshots"] == []
 
 
+def test_nothing_is_deleted_where_several_are_meant(called: Called) -> None:
+    for _ in range(2):
+        called("snapshot", "create", "twice")
+    names = [row["name"] for row in called("snapshot", "list")[1]["snapshots"]]
+    for wanted in ("twice", names[0][:8]):
+        code, out, err = called("snapshot", "delete", wanted)
+        assert code == ExitCode.USAGE
+        assert names[0] in err + json.dumps(out)
+    assert len(called("snapshot", "list")[1]["snapshots"]) == 2
+    assert called("snapshot", "delete", names[0])[0] == ExitCode.OK
+    assert called("snapshot", "delete", "twice")[0] == ExitCode.OK
+
+
 @pytest.mark.parametrize(
     ("words", "code", "why"),
     [

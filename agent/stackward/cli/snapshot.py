@@ -33,7 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.description = (
         "Read-only snapshots of the Btrfs volume, with all subvolumes nested in it. NAME is a snapshot's name, its label,"
-        " or a date: then the newest of that day. One with a label stays until it is deleted; the others go by"
+        " or a date: then the newest of that day (to be deleted, it must be the only one)."
+        " One with a label stays until it is deleted; the others go by"
         " STACKWARD_SNAPSHOT_KEEP. diff says what changed from one to the other, or to now. restore"
         " stops the stack, puts back all its data on the volume or one tree, and starts it; a PATH within a tree is put"
         " back without a stop. What is replaced stays for seven days: `stackward restore STACK --undo`."

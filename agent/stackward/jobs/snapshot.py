@@ -82,10 +82,11 @@ def delete(
     """Delete the snapshots that were named.
 
     Raises:
+        SettingsError: one name means several; nothing was deleted.
         StackwardError: one of them is not there; nothing was deleted.
     """
     known = snapshots.listed(settings.volume, settings.zone)
-    chosen = list(dict.fromkeys(snapshots.choose(known, one) for one in wanted))
+    chosen = list(dict.fromkeys(snapshots.choose(known, one, only=True) for one in wanted))
     details: dict[str, Any] = {"dry_run": dry_run, "removed": []}
     if dry_run:
         return JobResult(Outcome.OK, details=details | {"removed": [one.name for one in chosen]})

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 from stackward.core import gitignore, retention, snapshot_names
-from stackward.core.errors import RefusedError, StackwardError
+from stackward.core.errors import RefusedError, SettingsError, StackwardError
 from stackward.core.model import Keep, display
 from stackward.steps.backup.sources import NIGHTLY, OURS
 from stackward.tools import btrfs, filesystem, holders, process
@@ -92,10 +92,11 @@ def listed(volume: Path, zone: tzinfo) -> tuple[Snapshot, ...]:
     return tuple(sorted(found, key=lambda one: (one.when, one.name)))
 
 
-def choose(snapshots: Sequence[Snapshot], wanted: str) -> Snapshot:
+def choose(snapshots: Sequence[Snapshot], wanted: str, *, only: bool = False) -> Snapshot:
     """The one of that name, or the newest with that label, or else that of that day or time.
 
     Raises:
+        SettingsError: there are several, and it is to be the `only` one.
         StackwardError: there is none.
     """
     for meant in (
@@ -103,6 +104,9 @@ def choose(snapshots: Sequence[Snapshot], wanted: str) -> Snapshot:
         [one for one in snapshots if one.label == wanted != ""],
         [one for one in snapshots if snapshot_names.means(wanted, one.name)],
     ):
+        if only and len(meant) > 1:
+            several = ", ".join(one.name for one in meant)
+            raise SettingsError(f"{display(wanted)} means several snapshots", hint=f"say which: {several}")
         if meant:
             return meant[-1]
     known = ", ".join(one.name for one in snapshots[-7:]) or "there are none"
