@@ -356,7 +356,6 @@ def test_anonymous_volumes_and_containers_that_have_ended_are_there_afterwards(
     assert (shop.place / "seed").read_text() == "seeded\n"  # it did not run again
     named = {one["Name"] for one in api.volumes()["Volumes"] if one["Name"].startswith(shop.files)}
     assert named == {shop.files, shop.kept, *([shop.meanwhile] if booted else [])}
-    }
 
     convert.undo_last(shop.name, shop.means("r3"), shop.stacks())
     assert {service: inside(shop, service) for service in ("web", "seed")} == before
