@@ -128,6 +128,22 @@ def test_a_stack_that_cannot_be_derived_is_skipped_with_the_reason(machine):
     assert_no_debris(machine)
 
 
+def test_a_stack_without_data_is_proven_from_its_configuration_and_what_that_names_elsewhere(machine):
+    web = {"image": "stackward-demo:latest", "pull_policy": "never", "command": ["web", "/site"], "init": True, "ports": ["8080"],
+           "env_file": ["../common.env"], "volumes": ["../shared/site:/site:ro"]}  # fmt: skip
+    machine.put(
+        json.dumps({"services": {"web": web}, "x-stackward": {"backup": True}}), "/opt/docker/page/compose.yaml"
+    )
+    machine.run("mkdir -p /opt/docker/shared/site && echo hello >/opt/docker/shared/site/index.html")
+    machine.put("WORD=secret\n", "/opt/docker/common.env")
+    machine.stackward("backup", "--config")
+    done = machine.stackward_json("drill", "page")
+    (part,) = done["stacks"]
+    assert (part["outcome"], part["artifact"][:8]) == ("ok", "configs-"), done
+    assert any("web:8080/ answers 200" in proof for proof in done["details"]["proofs"]["page"])
+    assert_no_debris(machine)
+
+
 @pytest.mark.parametrize("point", ["drill-placed", "drill-started"])
 def test_killed_at(point, machine):
     died = machine.run(f"docker exec -e STACKWARD_CRASH_POINT={point} stackward stackward drill wiki", check=False)
