@@ -196,6 +196,19 @@ def test_flags_that_do_not_fit_are_usage_errors(host, capsys, words):
     assert called(capsys, "restore", *words)[0] == ExitCode.USAGE
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["restore", "nope"],
+        ["restore", "shop", "--from", "2020-01-01"],
+        ["restore", "config", "--from", "2020-01-01"],
+        ["verify", "data-2020-01-01"],
+    ],
+)
+def test_what_is_not_there_is_a_usage_error(host, capsys, words):
+    assert called(capsys, *words)[0] == ExitCode.USAGE
+
+
 def test_prune_says_why_and_a_dry_run_is_not_recorded(host, capsys):
     code, out, _ = called(capsys, "prune", "--dry-run", "--human")
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from stackward.config import Settings
 from stackward.core.artifacts import ArtifactKind
-from stackward.core.errors import RefusedError, StackwardError
+from stackward.core.errors import RefusedError, SettingsError, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, display
 from stackward.core.progress import Progress
 from stackward.steps import catalog, verification
@@ -173,7 +173,7 @@ def _choose(backups: Sequence[Artifact], wanted: str | None) -> Artifact:
         if wanted in (backup.name.name, f"{backup.name.when:%Y-%m-%d}"):
             return backup
     dates = list(dict.fromkeys(f"{backup.name.when:%Y-%m-%d}" for backup in backups))
-    raise StackwardError(f"there is no config backup {display(wanted)}", hint=f"--from one of: {', '.join(dates[:7])}")
+    raise SettingsError(f"there is no config backup {display(wanted)}", hint=f"--from one of: {', '.join(dates[:7])}")
 
 
 @contextmanager

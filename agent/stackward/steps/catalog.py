@@ -25,7 +25,7 @@ from stackward.core.artifacts import (
     ArtifactName,
     parse_name,
 )
-from stackward.core.errors import StackwardError
+from stackward.core.errors import SettingsError
 from stackward.core.index import Index, TreeEntry, parse_index
 from stackward.core.model import display
 from stackward.steps.backup_root import require
@@ -121,14 +121,14 @@ def find(artifacts: Sequence[Artifact], name: str) -> Artifact:
     """The artifact called `name`, or a data backup by its date (`2026-11-03`).
 
     Raises:
-        StackwardError: there is none; the hint names the nearest ones.
+        SettingsError: there is none; the hint names the nearest ones.
     """
     for artifact in artifacts:
         if artifact.name.name in (name, f"data-{name}"):
             return artifact
     names = [artifact.name.name for artifact in artifacts]
     near = difflib.get_close_matches(name, names, n=3) or names[:3]
-    raise StackwardError(
+    raise SettingsError(
         f"there is no backup called {display(name)}",
         hint=f"nearest: {', '.join(near)}" if near else "BACKUP_ROOT holds no backups",
     )

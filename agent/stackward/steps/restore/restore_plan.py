@@ -46,13 +46,13 @@ def choose(artifacts: Sequence[Artifact], stack: str, wanted: str | None) -> Art
     """The data backup to restore from: the newest that holds `stack`, or the one called `wanted` (or of that date).
 
     Raises:
-        StackwardError: there is none.
+        SettingsError: there is none.
     """
     having = catalog.data_with(artifacts, stack)
     if not having:
         known = sorted({name for a in artifacts if a.kind is ArtifactKind.DATA for name in a.stacks})
         held = ", ".join(map(display, known)) or "no stack at all"
-        raise StackwardError(f"no backup holds {display(stack)}", hint=f"there are backups of: {held}")
+        raise SettingsError(f"no backup holds {display(stack)}", hint=f"there are backups of: {held}")
     if wanted is None:
         whole = [a for a in having if not a.incomplete(stack)] or having
         return next((a for a in whole if not a.replaced), whole[0])
@@ -60,7 +60,7 @@ def choose(artifacts: Sequence[Artifact], stack: str, wanted: str | None) -> Art
         if artifact.name.name in (wanted, f"data-{wanted}"):
             return artifact
     dates = ", ".join(artifact.name.name.removeprefix("data-") for artifact in having[:7])
-    raise StackwardError(f"{display(wanted)} is no backup of {display(stack)}", hint=f"--from one of: {dates}")
+    raise SettingsError(f"{display(wanted)} is no backup of {display(stack)}", hint=f"--from one of: {dates}")
 
 
 def targets(artifact: Artifact, stack: Stack) -> tuple[tuple[Target, ...], tuple[TreeEntry, ...]]:
