@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 
 import pytest
 
@@ -293,11 +294,29 @@ def test_instances_run_as_before_after_docker_was_restarted(staged):
     staged.wait_until(f'test "$({running} | xargs)" = "{" ".join(before)}" && {PAGE}', timeout=90, every=0.5)
 
 
-def test_instances_leave_dockers_own_subnets_to_production(staged):
+def subnets_of_instances(host: Host) -> list[IPv4Network]:
     asked = "docker network inspect --format '{{range .IPAM.Config}}{{.Subnet}} {{end}}' $(docker network ls -q -f name=-staging_)"
-    subnets = staged.run(asked).stdout.split()
+    return [IPv4Network(one) for one in host.run(asked).stdout.split()]
+
+
+def test_instances_leave_dockers_own_subnets_to_production(staged):
+    subnets = subnets_of_instances(staged)
     assert len(subnets) >= 7
-    assert all(one.startswith("198.19.") for one in subnets)
+    assert all(one.subnet_of(IPv4Network("198.19.0.0/17")) for one in subnets)
+
+
+def test_instances_take_no_subnet_that_the_host_has_a_route_to(staged):
+    staged.run("ip route add 198.19.0.0/18 dev lo")
+    try:
+        refreshed(staged)
+        subnets = subnets_of_instances(staged)
+        assert len(subnets) >= 7
+        assert all(one.subnet_of(IPv4Network("198.19.64.0/18")) for one in subnets)
+        before = staged.run("docker ps --format '{{.ID}} {{.Names}}' | grep -- -staging- | sort").stdout
+        assert staged.stackward_json("staging", "up", "site")["outcome"] == "ok"
+        assert staged.run("docker ps --format '{{.ID}} {{.Names}}' | grep -- -staging- | sort").stdout == before
+    finally:
+        staged.run("ip route del 198.19.0.0/18 dev lo")
 
 
 def test_instances_are_units_where_the_host_has_them_and_users_units_follow(staged):
@@ -326,8 +345,9 @@ def test_instances_run_as_before_after_the_host_was_shut_down_and_booted(staged)
     before = staged.run(running).stdout.split()
     assert len(before) == 8
     run(["docker", "stop", "--time=60", staged.name])
-    run(["docker", "start", staged.name])  # it boots “degraded”: photos wants a graphics card
+    run(["docker", "start", staged.name])
     staged.wait_for_appliance()
+    staged.run("systemctl is-system-running --wait", check=False)  # degraded: photos wants a graphics card
     staged.wait_until(f'test "$({running} | xargs)" = "{" ".join(before)}" && {PAGE}', timeout=90, every=0.5)
 
 

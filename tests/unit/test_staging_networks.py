@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from ipaddress import IPv4Network
 
 import pytest
@@ -14,6 +15,9 @@ from stackward.core.staging_networks import Room, allot
 from stackward.core.values import parse_subnets
 from stackward.steps.instance import networks
 from stackward.tools import routes
+from stackward.tools.docker import Docker
+from stackward.tools.docker_values import HELPER_LABEL
+from unit.hosts import DOCKER_HOST
 
 RANGE = IPv4Network("198.19.0.0/17")
 NAMES = st.dictionaries(st.text(min_size=1, max_size=5), st.integers(0, 200), max_size=12)
@@ -70,15 +74,23 @@ def test_an_instance_asks_for_subnets_of_ours_and_is_refused_where_there_is_none
     assert "ipam" not in left["default"]
 
 
-def test_routes_are_read_as_the_kernel_writes_them(tmp_path):
-    table = tmp_path / "route"
-    table.write_text(
+def test_routes_are_read_as_the_kernel_writes_them():
+    table = (
         "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
         "eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
         "wg0\t0080A8C0\t00000000\t0001\t0\t0\t0\t0080FFFF\t0\t0\t0\n"
     )
     assert list(staging_networks.parsed(routes.subnets(table))) == [IPv4Network("192.168.128.0/17")]
-    assert routes.subnets(tmp_path / "none") == ()
+    assert routes.subnets("cat: no such file or directory, and five more words\n") == ()
+
+
+def test_the_hosts_routes_are_asked_for_and_nothing_is_left_of_it(image, api):
+    """Docker's own bridge has one; only a container in the host's network sees it."""
+    owner = uuid.uuid4().hex
+    bridge = api.inspect_network("bridge")["IPAM"]["Config"][0]["Subnet"]
+    found = staging_networks.parsed(Docker(DOCKER_HOST, owner=owner).host_routes(image))
+    assert IPv4Network(bridge) in found
+    assert api.containers(all=True, filters={"label": f"{HELPER_LABEL}={owner}"}) == []
 
 
 def test_a_range_is_one_of_version_four_and_not_tiny():

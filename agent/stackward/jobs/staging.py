@@ -66,7 +66,7 @@ def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> 
         return JobResult(Outcome.SKIPPED, ("no stack has staging on: the label stackward.staging",))
     snapshots.require(means.settings.volume)
     hands = _hands(means)
-    plans = staging.plans(means.settings, hands.docker, stacks, fresh=True)
+    plans = staging.plans(means.settings, hands.docker, stacks, fresh=True, to_start=not dry_run)
     if dry_run:
         return _planned(plans)
     wanted = [one for one in plans if not one.refusals]
@@ -107,7 +107,7 @@ def up(means: Means, stacks: Sequence[Stack], names: Sequence[str]) -> JobResult
         RefusedError: there is no `.nightly`, or Docker does not answer.
     """
     hands = _hands(means)
-    plans = staging.plans(means.settings, hands.docker, stacks)
+    plans = staging.plans(means.settings, hands.docker, stacks, to_start=True)
     if not (means.settings.volume / NIGHTLY).is_dir() and any(not one.service for one in plans):
         raise RefusedError(
             "there is no .nightly on the volume yet", hint="`stackward staging refresh` makes it, and starts all"

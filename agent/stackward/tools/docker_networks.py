@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import docker.errors
 
+from stackward.tools import routes
 from stackward.tools.docker_engine import Engine
-from stackward.tools.docker_values import PROJECT_LABEL
+from stackward.tools.docker_values import HELPER_LABEL, PROJECT_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LOOK_SECONDS = 20
 _NETWORK_LABEL = "com.docker.compose.network"
 
 
@@ -47,6 +49,30 @@ class Networks(Engine):
             )
             for entry in listed
         ]
+
+    def host_routes(self, image: str) -> tuple[str, ...]:
+        """The subnets that the host has a route to, which only a container in its network sees; the image is here.
+
+        Raises:
+            DockerError: it could not be asked.
+        """
+        with self._translated("look at the host's routes"):
+            helper = self._api.create_container(
+                image,
+                entrypoint=["cat"],
+                command=[routes.TABLE],
+                user="65534:65534",
+                labels={HELPER_LABEL: self._owner},
+                host_config=self._api.create_host_config(network_mode="host", init=False),
+                healthcheck={"test": ["NONE"]},
+            )["Id"]
+            try:
+                self._api.start(helper)
+                self._api.wait(helper, timeout=_LOOK_SECONDS)
+                table: bytes = self._api.logs(helper, stderr=False)
+            finally:
+                self._api.remove_container(helper, v=True, force=True)
+        return routes.subnets(table.decode("ascii", "replace"))
 
     def remove_network_by_id(self, network_id: str) -> None:
         """Gone is removed. Raises DockerError while a container has it."""

@@ -1,24 +1,23 @@
-"""The networks that the host has a way to, as far as they are seen from here."""
+"""Linux's table of routes, as it writes it."""
 
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
 
-_TABLE = Path("/proc/net/route")  # addresses and masks in hexadecimal digits, least significant byte first
+TABLE = "/proc/net/route"  # addresses and masks in hexadecimal digits, least significant byte first
+_MASK = 7  # its column
 
 
-def subnets(table: Path = _TABLE) -> tuple[str, ...]:
-    """The subnets of IPv4 that there is a route to, without the default route; none where that cannot be told."""
-    try:
-        lines = table.read_text(encoding="ascii").splitlines()[1:]
-    except (OSError, ValueError):
-        return ()
+def subnets(table: str) -> tuple[str, ...]:
+    """The subnets of IPv4 that there is a route to, without the default route; lines of another kind are left out."""
     found = []
-    for line in lines:
+    for line in table.splitlines():
         fields = line.split()
-        if len(fields) > 7 and int(fields[7], 16):  # the mask's column
-            found.append(f"{_address(fields[1])}/{_address(fields[7])}")
+        try:
+            if len(fields) > _MASK and int(fields[_MASK], 16):
+                found.append(f"{_address(fields[1])}/{_address(fields[_MASK])}")
+        except ValueError:
+            continue
     return tuple(found)
 
 

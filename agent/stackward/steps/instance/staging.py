@@ -22,7 +22,7 @@ from stackward.core.staging_ports import HostPort
 from stackward.stacks import places
 from stackward.stacks.membership import STAGING_SUFFIX
 from stackward.steps.backup.sources import NIGHTLY
-from stackward.steps.instance.staging_look import look, sources
+from stackward.steps.instance.staging_look import host_routes, look, sources
 from stackward.tools import compose, filesystem
 from stackward.tools.compose_files import load_yaml
 from stackward.tools.docker import Docker
@@ -66,7 +66,7 @@ class Place:
     """Where an instance is kept, what its project is called, and what of production it finds where.
 
     `volumes` has the real paths of named volumes, as far as the stack's trees do not say them. `wait_seconds` is how long
-    an instance there may take to become well where the stack does not say. `subnets` are those that others will have.
+    an instance there may take to become well where the stack does not say. `subnets` are others'.
     """
 
     directory: Path
@@ -84,19 +84,24 @@ def home(settings: Settings, stack: str) -> Path:
     return settings.state_dir / "staging" / stack
 
 
-def plans(settings: Settings, docker: Docker | None, stacks: Sequence[Stack], *, fresh: bool = False) -> list[Plan]:
+def plans(
+    settings: Settings, docker: Docker | None, stacks: Sequence[Stack], *, fresh: bool = False, to_start: bool = False
+) -> list[Plan]:
     """The instance of every stack that is to have one, by name. Where two want the same port, the second has none.
 
     A port that production takes is production's, also while it does not run.
 
-    `fresh` says that `.nightly` is about to be made anew: then what counts is what is on the volume now.
+    `fresh` says that `.nightly` is about to be made anew: then what counts is what is on the volume now. With `to_start`
+    the host is asked for its routes, which takes a container.
     """
     image = own_image(docker)
     found: list[Plan] = []
+    is_any = any(stack.policy.staging for stack in stacks)
+    routed = host_routes(docker, image) if to_start and is_any and settings.staging_subnets else ()
     for stack in stacks:
         if stack.policy.staging:
             theirs = [subnet for one in found for subnet in staging_networks.subnets(one.model)]
-            found.append(plan(settings, docker, stack, image, fresh=fresh, subnets=theirs))
+            found.append(plan(settings, docker, stack, image, fresh=fresh, subnets=[*routed, *theirs]))
     taken = [(port, f"by {display(stack.name)} itself") for stack in stacks for port in published(stack)]
     checked = []
     for one in sorted(found, key=lambda each: os.fsencode(each.stack.name)):
@@ -152,7 +157,7 @@ def plan(
     fresh: bool = False,
     subnets: Sequence[IPv4Network] = (),
 ) -> Plan:
-    """One stack's instance on `.nightly`; others will have these `subnets`."""
+    """One stack's instance on `.nightly`; these `subnets` are others'."""
     if stack.policy.staged.service:
         return _by_hand(stack)
     volume = Path(os.path.realpath(settings.volume))

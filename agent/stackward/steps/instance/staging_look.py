@@ -6,13 +6,14 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from stackward.config import Settings
 from stackward.core.model import Stack
 from stackward.core.staging import Facts
 from stackward.core.staging_networks import Room, parsed
-from stackward.tools import compose, routes
+from stackward.tools import compose
 from stackward.tools.docker import Docker, DockerError
 
 if TYPE_CHECKING:
@@ -39,18 +40,30 @@ def look(
         variables=compose.variables(stack.directory, _named_variables(stack.raw)),
         proxy_image=image,
         home=os.fspath(place.directory),
-        room=_room(settings, docker, place),
+        room=_room(settings, docker, place, image),
     )
     return replace(facts, kinds=_kinds(facts, _subpaths(stack.raw), fresh=fresh))
 
 
-def _room(settings: Settings, docker: Docker | None, place: Place) -> Room:
+def host_routes(docker: Docker | None, image: str) -> tuple[IPv4Network, ...]:
+    """What no network of an instance may take from the host, Docker's own networks aside; nothing where it cannot be told."""
+    if docker is None or not image:
+        return ()
+    try:
+        known = {subnet for one in docker.networks() for subnet in parsed(one.subnets)}
+        return tuple(one for one in parsed(docker.host_routes(image)) if one not in known)
+    except DockerError:
+        return ()
+
+
+def _room(settings: Settings, docker: Docker | None, place: Place, image: str) -> Room:
     """Drills and staging have a half each: they are planned side by side, and none sees what the other will take."""
     networks = docker.networks() if docker is not None else []
     of_others = [subnet for one in networks if one.project != place.project for subnet in one.subnets]
     halves = [list(one.subnets(prefixlen_diff=1))[place.prober] for one in settings.staging_subnets]
     own = {one.key: subnet for one in networks if one.project == place.project for subnet in parsed(one.subnets)}
-    return Room(tuple(halves), (*parsed([*of_others, *routes.subnets()]), *place.subnets), own)
+    routed = host_routes(docker, image) if place.prober else ()  # the instances of a night are planned with them
+    return Room(tuple(halves), (*parsed(of_others), *routed, *place.subnets), own)
 
 
 def _named_variables(model: Mapping[str, Any]) -> list[str]:
