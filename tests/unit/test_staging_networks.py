@@ -47,6 +47,18 @@ def test_a_thousand_networks_have_room():
     assert None in allot("shop", {"a": 3, "b": 3}, Room((IPv4Network("10.0.0.0/27"),))).values()
 
 
+def test_several_ranges_are_all_used():
+    ranges = (IPv4Network("10.0.0.0/27"), IPv4Network("10.1.0.0/26"), IPv4Network("10.2.0.0/28"))
+    found = allot("shop", dict.fromkeys("abcd", 1), Room(ranges))
+    assert sorted(map(str, found.values())) == ["10.0.0.0/27", "10.1.0.0/27", "10.1.0.32/27", "None"]
+
+
+def test_only_subnets_of_version_four_are_compared():
+    assert list(staging_networks.parsed(["", "fd00::/64", "0.0.0.0/0", "10.0.0.9/24"])) == [IPv4Network("10.0.0.0/24")]
+    model = {"networks": {"a": None, "b": {"ipam": {"config": [{}, {"subnet": "10.0.0.0/24"}]}}}}
+    assert list(staging_networks.subnets(model)) == [IPv4Network("10.0.0.0/24")]
+
+
 def test_what_it_has_stays_as_long_as_nobody_else_has_it():
     (first,) = allot("shop", {"default": 1}, Room((RANGE,))).values()
     (second,) = allot("shop", {"default": 1}, Room((RANGE,), (first,))).values()
