@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -313,6 +314,21 @@ volumes:
 """
 
 
+OUTER = """
+services:
+  web:
+    image: {image}
+    command: [sh, -c, "while sleep 0.1; do echo written >> /files/log; done"]
+    stop_signal: SIGKILL
+    networks: [outer]
+    volumes: ["files:/files"]
+networks:
+  outer: {{external: true, name: {network}}}
+volumes:
+  files: {{}}
+"""
+
+
 def inside(shop: Shop, service: str) -> dict[str, Path]:
     """Where the anonymous volumes of a service's container are, by where it has them."""
     (found,) = [one for one in Docker(DOCKER_HOST).containers(shop.name) if one.service == service]
@@ -360,6 +376,29 @@ def test_anonymous_volumes_and_containers_that_have_ended_are_there_afterwards(
     convert.undo_last(shop.name, shop.means("r3"), shop.stacks())
     assert {service: inside(shop, service) for service in ("web", "seed")} == before
     assert shop.running() == ["web"]
+
+
+def test_what_compose_cannot_start_at_once_after_a_kill_is_started_all_the_same(
+    with_volume: ShopWithVolume, api: Any
+) -> None:
+    """Docker may yet be at what the killed one has asked it for, and in the way."""
+    shop = with_volume
+    shop.host.stack(shop.name, OUTER.format(image=shop.image, network=shop.name))
+    api.create_network(shop.name)
+    shop.up(api)
+    assert shop.killed_at("convert-removed", "files").returncode == -9
+    api.remove_network(shop.name)
+    timer = threading.Timer(2.5, lambda: api.create_network(shop.name))
+    timer.start()
+    try:
+        recover(shop)
+        timer.join()
+        assert shop.running() == ["web"]
+        assert is_written(shop.target(shop.files))
+    finally:
+        timer.join()
+        shop.remove(api)
+        api.remove_network(shop.name)
 
 
 def test_a_container_that_nobody_would_make_again_is_in_the_way(with_volume: ShopWithVolume, api: Any) -> None:

@@ -47,6 +47,10 @@ class Step:
     project: str = ""
 
 
+_PAUSES_SECONDS = (1.0, 3.0)
+_ASKED_SECONDS = 1.0  # what a killed Compose has asked for last: a start can be broken off when nobody waits for it
+
+
 class WayBackError(StackwardError):
     """A step back failed. Its record stays, and is tried again at the next start and before the next run."""
 
@@ -153,6 +157,8 @@ class Undo:
             reason = str(document["reason"])
         except (ValueError, TypeError, KeyError) as error:
             return [f"undo record {path} cannot be read ({error}); look at it, put things right, and remove it"]
+        if any(step.do in ("create", "up") for step in steps):
+            time.sleep(_ASKED_SECONDS)
         try:
             self._settle(path, steps, {step.subject for step in steps})
         except WayBackError as error:
@@ -238,16 +244,25 @@ class Undo:
 
 
 def _up(step: Step) -> None:
-    """A project that does not start now would not start at the next tick either: the job that minds it says so."""
-    if not os.path.isdir(step.subject):
-        return
-    with suppress(process.CommandError):
-        compose.up(Path(step.subject), (step.detail,) if step.detail else ())
+    """A project that does not start by then would not start at the next tick either: the job that minds it says so."""
+    if os.path.isdir(step.subject):
+        _insist(lambda: compose.up(Path(step.subject), (step.detail,) if step.detail else ()))
 
 
 def _create(step: Step) -> None:
+    _insist(lambda: compose.create(Path(step.subject), (step.detail,)))
+
+
+def _insist(act: Callable[[], None]) -> None:
+    """Try it a few times: Docker may yet be at what a killed Compose has asked it for, and a name be taken meanwhile."""
+    for pause_seconds in _PAUSES_SECONDS:
+        try:
+            return act()
+        except process.CommandError:
+            time.sleep(pause_seconds)
     with suppress(process.CommandError):
-        compose.create(Path(step.subject), (step.detail,))
+        act()
+    return None
 
 
 def _unit(step: Step) -> None:
