@@ -56,3 +56,29 @@ def test_words_are_bounded_and_no_account_of_progress():
     assert len(found) == 500
     assert "Creating" not in found
     assert troubles.words_of(CommandError(["docker"], 1, " Container a  Created\n")) == "Container a  Created"
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("all predefined address pools have been fully subnetted", "default-address-pools"),
+        ("could not find an available, non-overlapping IPv4 address pool among the defaults", "default-address-pools"),
+        ("Pool overlaps with other one on this address space", "STACKWARD_STAGING_SUBNETS"),
+        ("no such image", ""),
+    ],
+)
+def test_a_network_that_docker_cannot_make_is_explained(said, what):
+    assert (troubles.explained(said) == said) is (not what)
+    assert what in troubles.explained(said)
+
+
+def test_also_where_an_instance_cannot_start_for_it(api):
+    """A project without containers: what Compose says is all there is."""
+    said = "failed to create network: Error response from daemon: Pool overlaps with other one on this address space"
+    error = CommandError(["docker"], 1, said)
+    (text,) = troubles.of_start(Docker(DOCKER_HOST), f"unit{uuid.uuid4().hex}", ("web",), error)
+    assert text.startswith(f"Compose could not start it: {said}; HINT: STACKWARD_STAGING_SUBNETS")
+
+
+def test_where_no_container_is_in_trouble_none_has_said_anything(api):
+    assert troubles.of_containers(Docker(DOCKER_HOST), f"unit{uuid.uuid4().hex}", ("web",)) is None

@@ -16,21 +16,39 @@ _PROGRESS = re.compile(
     r"\s*(Container|Network|Volume|Image|Service) \S+\s.*|\s*\S+ (Pulling|Pulled|Error|Interrupted)\s*"
 )
 _WARNING = re.compile(r'time="[^"]*" level=(warning|info|debug) ')
+_NO_ROOM = ("have been fully subnetted", "non-overlapping IPv4 address pool")
+_TAKEN = "Pool overlaps with other one on this address space"
 
 
 def of_start(docker: Docker, project: str, services: Collection[str], error: StackwardError) -> list[str]:
-    """One sentence for each service that is in trouble, with the last its container said; else what Compose said."""
+    """What the containers say of it, or else Compose; what can be done about it is said, too."""
+    if (own := of_containers(docker, project, services)) is not None:
+        return own
+    words = explained(words_of(error))
+    return [words if words == error.message else f"Compose could not start it: {words}"]
+
+
+def of_containers(docker: Docker, project: str, services: Collection[str]) -> list[str] | None:
+    """One sentence for each service that is in trouble, with the last its container said; None where none is."""
     try:
         found = [one for one in docker.containers(project) if one.service in services and not one.one_off]
     except DockerError:
-        found = []
+        return None
     told = {one.service: _said(docker, one, why) for one in found if (why := _trouble(one))}
-    if told:
-        return [
-            f"{display(service) if service != PROXY else 'its proxy'} {why}" for service, why in sorted(told.items())
-        ]
-    words = words_of(error)
-    return [words if words == error.message else f"Compose could not start it: {words}"]
+    named = ((display(service) if service != PROXY else "its proxy", why) for service, why in sorted(told.items()))
+    return [explained(f"{name} {why}") for name, why in named] or None
+
+
+def explained(said: str) -> str:
+    """What Docker said, and, where it is about subnets, how there can be one."""
+    if any(words in said for words in _NO_ROOM):
+        return (
+            f"{said}; HINT: Docker has given all its subnets away: `docker network prune` frees those of no use,"
+            " `default-address-pools` in /etc/docker/daemon.json gives it more and smaller ones"
+        )
+    if _TAKEN in said:
+        return f"{said}; HINT: STACKWARD_STAGING_SUBNETS: a range that nothing else on the host uses"
+    return said
 
 
 def words_of(error: StackwardError) -> str:
