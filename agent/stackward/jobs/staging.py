@@ -183,8 +183,7 @@ def _start(hands: Hands, chosen: Plan, began: float | None) -> StackResult:
     still = None if began is None else time.monotonic() - began
     if wrong:
         return StackResult(name, Outcome.FAILED, tuple(wrong), standstill_seconds=still)
-    left = () if chosen.service else leftovers.remove_stores(hands.docker, chosen.project, chosen.model)
-    return StackResult(name, Outcome.WARN if left else Outcome.OK, tuple(left), standstill_seconds=still)
+    return StackResult(name, Outcome.OK, standstill_seconds=still)
 
 
 def _started(hands: Hands, chosen: Plan) -> list[str]:
