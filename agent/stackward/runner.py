@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stackward.tools.locks import Holder, Locks
 
 _LOG = logging.getLogger(__name__)
+BY_HAND = "cli"  # what triggers the runs that somebody asks for
 DRY_RUN = "dry-run"
 CHANGE = "change"  # the trigger of a run that something which happened asked for
 
@@ -57,7 +58,7 @@ class RunContext:
     run_id: str
     now: datetime
     progress: Progress
-    trigger: str = "cli"
+    trigger: str = BY_HAND
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +110,13 @@ class Runner:
         resources: Sequence[Resource] = (),
         wait: bool = False,
         progress: Progress | None = None,
-        trigger: str = "cli",
+        trigger: str = BY_HAND,
         dry_run: bool = False,
         forget_idle: bool = False,
     ) -> JobResult:
-        """Run `work` once it has its resources; whatever it raises becomes a failed result. A dry run is not recorded.
+        """Run `work` once it has its resources; whatever it raises becomes a failed result.
+
+        A dry run is not recorded, nor what somebody typed wrongly.
 
         Raises:
             BusyError: somebody else has a resource, and `wait` is false. Nothing was begun, nothing is recorded.
@@ -136,6 +139,8 @@ class Runner:
                 result = _guarded(job, work, RunContext(run_id, now, progress, trigger))
                 if forget_idle and result.outcome is Outcome.SKIPPED:
                     self.store.forget_idle(run_id, "; ".join(result.reasons))
+                elif trigger == BY_HAND and result.exit_code == ExitCode.USAGE:
+                    self.store.forget_run(run_id)
                 else:
                     self.store.end_run(run_id, self.clock(), result)
             except Interrupted:
@@ -152,7 +157,7 @@ class Runner:
         *,
         wait: bool = False,
         progress: Progress | None = None,
-        trigger: str = "cli",
+        trigger: str = BY_HAND,
         dry_run: bool = False,
     ) -> ChainResult:
         """Run the steps in order. A failed one does not stop those that need nothing of it.

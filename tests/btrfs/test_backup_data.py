@@ -493,8 +493,8 @@ def test_more_names_than_a_file_system_links_are_copied_all_the_same(tmp_path: P
         os.link(data / "first", data / f"{number}")
     for night in range(2):
         assert host.back_up(NIGHT + timedelta(days=night)).outcome is Outcome.OK
-    assert (root / host.listed()[0] / "a/first").stat().st_nlink == 33_001
-    assert (root / host.listed()[1] / "a/first").stat().st_nlink == 33_001
+    assert (root / host.listed()[0] / "a/first").stat().st_nlink >= 33_001
+    assert (root / host.listed()[1] / "a/first").stat().st_nlink >= 33_001
 
 
 @pytest.mark.parametrize("full_scan", [False, True], ids=["by changes", "full scan"])

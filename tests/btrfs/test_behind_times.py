@@ -91,9 +91,20 @@ def directories_within(data: Path) -> None:
     (data / "deep/er/next").rename(data / "deep/er/current")
 
 
+def tree_itself(data: Path) -> None:
+    other = data.with_name("other")
+    shutil.copytree(data, other)
+    rewrite(other / "file")
+    for path in (".", "current", "next", "deep"):
+        os.utime(other / path, ns=(0, (data / path).stat().st_mtime_ns))
+    data.rename(data.with_name("bad"))
+    other.rename(data)
+
+
 WAYS = [
     mode, owner, access_list, attribute, name_before, name_after, one_name_less, several_names_and_mode,
     parted, parted_and_mode, name_that_was_anothers, directories, directories_within,
+    tree_itself,
 ]  # fmt: skip
 
 

@@ -468,7 +468,7 @@ def test_the_way_back(shop: Shop, api: Any) -> None:
 
 def test_what_was_there_goes_after_a_week(shop: Shop) -> None:
     shop.convert("library")
-    assert len(kept.expire(shop.host.settings.state_dir / "kept", NOW + timedelta(days=8))) == 1
+    assert len(kept.expire(shop.host.settings.state_dir / "kept", NOW + timedelta(days=8)).gone) == 1
     assert sorted(os.listdir(shop.directory)) == ["compose.yaml", "data", "library"]
     assert (shop.library / "f").read_text() == "before"
 

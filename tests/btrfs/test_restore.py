@@ -111,7 +111,7 @@ def test_prune_of_days_that_are_read_only_subvolumes(settings, tmp_path):
         )
 
     assert result.reasons == ()
-    left = catalog.catalog(settings)
+    left = catalog.catalog(settings, NOW)
     assert [(a.name.name, a.stacks) for a in left] == [
         ("data-2026-11-30", ("shop", "wiki")),
         ("data-2026-11-10", ("wiki",)),

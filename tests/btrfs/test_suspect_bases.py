@@ -116,13 +116,19 @@ def test_checksums_that_cannot_be_read_stop_nobody(
         assert all("checksums of its last backup cannot be read" in why for why in scans(result))
 
 
+@pytest.mark.parametrize("how", ["no manifest", "no digest"])
 def test_one_stacks_day_is_made_again_where_the_others_checksums_cannot_be_read(
     host: Host,  # noqa: F811
     root: Path,  # noqa: F811
     data: Path,
+    how: str,
 ) -> None:
     with writable(root / "data-2026-11-22") as last:
+        lines = (last / "MANIFEST.sha256").read_bytes()
         (last / "MANIFEST.sha256").unlink()
+        if how == "no digest":
+            at = lines.index(b"  b/file007")
+            (last / "MANIFEST.sha256").write_bytes(lines[: at - 1] + b"x" + lines[at:])
     result = host.back_up(NIGHT + DAY + timedelta(hours=1), "a")
     assert result.stacks[0].outcome is Outcome.OK
     assert result.reasons == ("data-2026-11-22, b: its checksums could not be read and were made anew",)

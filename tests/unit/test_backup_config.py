@@ -168,7 +168,7 @@ def test_killed_at_any_point_nothing_half_made_is_listed(host, point):
         host.run(crash_point=point)
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == 9
-    assert catalog.catalog(host.settings()) == []
+    assert catalog.catalog(host.settings(), NOW) == []
     result = host.run()
     assert host.listed() == [result.artifacts[0], f"{result.artifacts[0]}.sha256"]
 

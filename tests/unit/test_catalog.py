@@ -15,6 +15,7 @@ from stackward.steps import catalog
 from stackward.steps.restore import restore_plan
 
 BERLIN = ZoneInfo("Europe/Berlin")
+NOW = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_lists_finished_artifacts_only_newest_first(settings):
     (root / "configs-20261105_020000.tar.gz").mkdir()
     os.symlink("data-2026-11-02", root / "data-2026-11-06")
 
-    listed = catalog.catalog(settings)
+    listed = catalog.catalog(settings, NOW)
 
     assert [a.name.name for a in listed] == [
         "configs-20261103_020000.tar.gz",
@@ -82,7 +83,7 @@ def test_a_replaced_day_is_listed_as_such_after_the_one_that_replaced_it(setting
     day(settings.backup_root, "data-2026-11-02.replaced-20261102_120000", same, entry("shop", same, "shop"))
     day(settings.backup_root, "data-2026-11-02", same, entry("shop", same, "shop"))
 
-    listed = catalog.catalog(settings)
+    listed = catalog.catalog(settings, NOW)
 
     assert [a.replaced for a in listed] == [False, True]
     assert catalog.newest(listed, ArtifactKind.DATA) is listed[0]
@@ -93,7 +94,7 @@ def test_the_seeds_data_backup_holds_what_its_directories_are_called(settings):
         (settings.backup_root / "data-2026-11-02" / name).mkdir(parents=True)
     (settings.backup_root / "data-2026-11-02" / "MANIFEST.sha256").write_text("")
 
-    (seed,) = catalog.catalog(settings)
+    (seed,) = catalog.catalog(settings, NOW)
 
     assert seed.stacks == ("My.App", "shop", "wiki")
     assert (seed.index, seed.size_bytes, seed.problem) == (None, None, "")
@@ -108,7 +109,7 @@ def test_an_index_that_cannot_be_read_is_a_problem_and_no_crash(settings):
     for broken in (b"{", b"\xff", b"[]", json.dumps({"format": 99}).encode()):
         (path / "stackward.json").write_bytes(broken)
 
-        (listed,) = catalog.catalog(settings)
+        (listed,) = catalog.catalog(settings, NOW)
 
         assert listed.problem
         assert listed.stacks == ("shop",)
@@ -118,7 +119,7 @@ def test_names_that_are_not_utf_8_survive_the_index(settings):
     odd = os.fsdecode(b"caf\xe9")
     day(settings.backup_root, "data-2026-11-02", "2026-11-02T01:05:00+00:00", entry(odd, "2026-11-02T01:00:00Z", odd))
 
-    (listed,) = catalog.catalog(settings)
+    (listed,) = catalog.catalog(settings, NOW)
 
     assert listed.stacks == (odd,)
     assert listed.prefixes(odd) == (odd,)
@@ -127,7 +128,7 @@ def test_names_that_are_not_utf_8_survive_the_index(settings):
 
 def test_a_backup_is_found_by_its_name_or_its_date_and_else_the_nearest_are_named(settings):
     day(settings.backup_root, "data-2026-11-02", "2026-11-02T01:05:00+00:00")
-    listed = catalog.catalog(settings)
+    listed = catalog.catalog(settings, NOW)
 
     assert catalog.find(listed, "2026-11-02") is catalog.find(listed, "data-2026-11-02") is listed[0]
     with pytest.raises(StackwardError, match="nearest: data-2026-11-02"):
@@ -136,4 +137,4 @@ def test_a_backup_is_found_by_its_name_or_its_date_and_else_the_nearest_are_name
 
 def test_a_missing_root_is_refused(settings):
     with pytest.raises(RefusedError, match="is the disk mounted"):
-        catalog.catalog(replace(settings, backup_root=settings.backup_root / "gone"))
+        catalog.catalog(replace(settings, backup_root=settings.backup_root / "gone"), NOW)

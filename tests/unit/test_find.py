@@ -22,7 +22,7 @@ def settings(tmp_path):
 
 
 def run(settings, name, **more):
-    result = find.run(settings=settings, name=name, progress=Silent(), **more)
+    result = find.run(settings=settings, name=name, now=NOW, progress=Silent(), **more)
     return {(one["stack"], one["path"]): one for one in result.details["found"]}
 
 
@@ -87,7 +87,7 @@ def test_a_backup_without_checksums_is_looked_through_by_its_files(settings):
 def test_a_backup_that_cannot_be_read_is_a_warning_and_the_others_are_still_found(settings):
     (settings.backup_root / "configs-20261103_020000.tar.gz").write_bytes(b"no archive")
 
-    result = find.run(settings=settings, name="bill", progress=Silent())
+    result = find.run(settings=settings, name="bill", now=NOW, progress=Silent())
 
     assert len(result.details["found"]) == 2
     assert "configs-20261103_020000.tar.gz could not be looked through" in result.reasons[0]

@@ -79,7 +79,7 @@ def test_a_stack_leaves_a_day_that_another_still_needs_and_the_rest_verifies(set
 
     assert result.details["removed"] == [f"shop from {both.name}"]
     assert left(settings) == [both.name, data_name(NOW - timedelta(days=1, hours=1))]
-    rewritten = catalog.find(catalog.catalog(settings), both.name)
+    rewritten = catalog.find(catalog.catalog(settings, NOW), both.name)
     assert rewritten.stacks == ("wiki",)
     assert not (both / "shop").exists()
     assert check(rewritten, Silent()).outcome is Outcome.OK

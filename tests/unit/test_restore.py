@@ -374,9 +374,9 @@ def test_what_was_replaced_goes_after_seven_days(host):
     home = data(host).parent / kept.KEPT
     assert home.is_dir()
 
-    assert kept.expire(host.settings.state_dir / "kept", NOW + timedelta(days=6, hours=23)) == []
+    assert kept.expire(host.settings.state_dir / "kept", NOW + timedelta(days=6, hours=23)).gone == ()
     assert home.is_dir()
-    assert len(kept.expire(host.settings.state_dir / "kept", NOW + timedelta(days=7))) == 1
+    assert len(kept.expire(host.settings.state_dir / "kept", NOW + timedelta(days=7)).gone) == 1
     assert not home.exists()
     assert content(data(host)) == FILES
 

@@ -251,9 +251,9 @@ def test_what_an_undo_moved_away_is_kept_for_seven_days_from_then(host):
     left = [*host.root.glob(".stackward-kept/*/old/shop/data/new")]
     assert not (host.root / "shop").exists()
     assert [file.read_text() for file in left] == ["written since"]
-    assert kept.expire(host.state / "kept", undone + timedelta(days=6, hours=23)) == []
+    assert kept.expire(host.state / "kept", undone + timedelta(days=6, hours=23)).gone == ()
     assert left[0].exists()
-    assert len(kept.expire(host.state / "kept", undone + timedelta(days=7))) == 1
+    assert len(kept.expire(host.state / "kept", undone + timedelta(days=7)).gone) == 1
     assert not left[0].exists()
 
 

@@ -260,5 +260,5 @@ def test_whatever_is_changed_is_found_and_nothing_else(tmp_path_factory, files, 
 def test_a_link_that_is_asked_for_is_not_followed(settings, store, target):
     path = data_backup(settings.backup_root, "data-2026-11-03", MADE, {"shop": {"a": b"1"}})
     os.symlink(target, path / "shop" / "link")
-    [artifact] = catalog.catalog(settings)
+    [artifact] = catalog.catalog(settings, NOW)
     assert check(artifact, Silent(), ["shop/link"]).damaged == 0

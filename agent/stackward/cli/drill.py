@@ -53,7 +53,8 @@ def run(arguments: Namespace, context: Context) -> int:
             raise SettingsError("--proofs shows what earlier drills proved; it takes neither --from nor --dry-run")
         return _proofs(context, arguments.stacks)
     if arguments.wanted:
-        drill.require_wanted(appliance.settings, appliance.discovery.stacks, arguments.stacks, arguments.wanted)
+        stacks = appliance.discovery.stacks
+        drill.require_wanted(appliance.settings, stacks, arguments.stacks, arguments.wanted, appliance.now())
     with interruptible(), context.output.progress() as progress:
         for message in appliance.recover():
             progress.warn(message)

@@ -25,7 +25,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace, context: Context) -> int:
     with interruptible(), context.output.progress() as progress:
-        result = find.run(settings=context.settings, name=arguments.name, stack=arguments.stack, progress=progress)
+        result = find.run(
+            settings=context.settings,
+            name=arguments.name,
+            stack=arguments.stack,
+            now=context.appliance.now(),
+            progress=progress,
+        )
     context.output.show(results.document("find", result), lambda console: _draw(console, result))
     return exit_code(result)
 

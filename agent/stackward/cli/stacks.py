@@ -46,7 +46,7 @@ def run(arguments: Namespace, context: Context) -> int:
     discovery = appliance.discovery
     chosen = choose(discovery, arguments.stacks)
     sizes = None if arguments.no_sizes else sizes_of(appliance)
-    artifacts = coverage.backups(appliance.settings)
+    artifacts = coverage.backups(appliance.settings, appliance.now())
     rows = {stack.name: _tree_rows(appliance, stack, artifacts, sizes) for stack in chosen}
     outside = discovery.outside if not arguments.stacks else ()
 

@@ -29,6 +29,7 @@ class TreeEntry:
     # What the next backup needs to look at changes alone: the source's snapshot that is kept on the volume, and what was left out.
     snapshot_name: str = ""
     left_out: tuple[str, ...] = ()
+    inode: int = 0  # of the directory that was read: another one in its place hides what changed from a scan by size and time
 
 
 @dataclass(frozen=True, slots=True)

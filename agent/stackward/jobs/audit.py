@@ -42,7 +42,7 @@ def run(
     Raises:
         StackwardError: the report cannot be written.
     """
-    facts = observe(settings, docker, bridge, discovery, progress)
+    facts = observe(settings, docker, bridge, discovery, now, progress)
     findings = find(discovery, facts, now)
     document = make_document(discovery, facts, findings, host_name=host_name, now=now)
     if not dry_run:
@@ -55,7 +55,12 @@ def run(
 
 
 def observe(
-    settings: Settings, docker: Docker | None, bridge: Bridge, discovery: Discovery, progress: Progress
+    settings: Settings,
+    docker: Docker | None,
+    bridge: Bridge,
+    discovery: Discovery,
+    now: datetime,
+    progress: Progress,
 ) -> Facts:
     facts = Facts()
     try:
@@ -73,7 +78,7 @@ def observe(
         facts.host = bridge.facts()
     except (BridgeUnavailableError, BridgeError) as error:
         facts.missing.append(f"who listens on the host is not told: {error.message}")
-    artifacts = coverage.backups(settings)
+    artifacts = coverage.backups(settings, now)
     for stack in discovery.stacks:
         progress.step(f"looking at {display(stack.name)}")
         facts.covered[stack.name] = coverage.of_stack(stack, settings.volume, artifacts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from stackward.config import Settings
@@ -53,6 +54,7 @@ def run(
     settings: Settings,
     docker: Docker,
     stacks: Sequence[Stack],
+    now: datetime,
     progress: Progress,
     dry_run: bool = False,
 ) -> JobResult:
@@ -61,7 +63,7 @@ def run(
     Raises:
         DockerError: what is there cannot be listed; nothing was removed.
     """
-    plan = make_plan(docker, needs(stacks, coverage.backups(settings), settings.docker_root))
+    plan = make_plan(docker, needs(stacks, coverage.backups(settings, now), settings.docker_root))
     if dry_run:
         return JobResult(Outcome.OK, ("nothing was done: this is the plan",), details={"items": _described(plan)})
     return act(docker, plan, progress)

@@ -57,14 +57,16 @@ class _Seen:
     counted: Counted | None = None
 
 
-def require_wanted(settings: Settings, stacks: Sequence[Stack], names: Sequence[str], wanted: str) -> None:
+def require_wanted(
+    settings: Settings, stacks: Sequence[Stack], names: Sequence[str], wanted: str, now: datetime
+) -> None:
     """What `--from` names must be there before anything begins: for each of the `names`, or for any stack.
 
     Raises:
         SettingsError: it is not; the hint has what is there.
         RefusedError: BACKUP_ROOT cannot be read.
     """
-    drill_source.require_wanted(catalog.catalog(settings), _chosen(stacks, names), wanted, named=bool(names))
+    drill_source.require_wanted(catalog.catalog(settings, now), _chosen(stacks, names), wanted, named=bool(names))
 
 
 def run(
@@ -207,16 +209,16 @@ def _boot(means: Means, docker: Docker, copy: Copy, plan: Plan, source: Source) 
     seen = drill_boot.boot(tools, plan)
     wrong = [*seen.wrong, *_keep_logs(means, docker, plan)] if seen.wrong else []
     is_newest = last is None or last.counted is None or last.counted.at <= at
-    counted = Counted(at, tuple(seen.counts)) if is_newest and not wrong else None
+    counted = Counted(at, seen.measure) if is_newest and not wrong else None
     return _Seen(tuple(seen.proofs), tuple(wrong), (*copy.warnings, *seen.warnings), counted)
 
 
 def _held_against(means: Means, last: Drill | None) -> Counted | None:
-    """What the last proof counted; nothing where somebody has said since that the stack is as it is meant to be."""
-    if last is None or last.success_at is None:
+    """What was counted last; nothing where somebody has said since that the stack is as it is meant to be."""
+    if last is None or last.counted_at is None:
         return None
     accepted = means.store.accepted_at(last.stack)
-    return None if accepted is not None and accepted > last.success_at else last.counted
+    return None if accepted is not None and accepted > last.counted_at else last.counted
 
 
 def _keep_logs(means: Means, docker: Docker, plan: Plan) -> list[str]:

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from stackward.config import Settings
 from stackward.core.artifacts import DUMPS, ArtifactKind
@@ -31,7 +32,7 @@ class Found:
     versions: set[str] = field(default_factory=set)  # digests, where they are known
 
 
-def run(*, settings: Settings, name: str, stack: str | None = None, progress: Progress) -> JobResult:
+def run(*, settings: Settings, name: str, stack: str | None = None, now: datetime, progress: Progress) -> JobResult:
     """Look for `name` in all backups that are listed: a part of a file's or directory's name, or a pattern with * and ?.
 
     With a `/` in it, `name` is a part of the whole path.
@@ -45,7 +46,7 @@ def run(*, settings: Settings, name: str, stack: str | None = None, progress: Pr
     matches = matcher(os.fsencode(name))
     found: dict[tuple[str, str], Found] = {}
     warnings = []
-    for artifact in catalog.catalog(settings):
+    for artifact in catalog.catalog(settings, now):
         if stack is not None and stack not in artifact.stacks:
             continue
         progress.step(f"looking through {artifact.name.name}")

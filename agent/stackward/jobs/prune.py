@@ -88,16 +88,17 @@ def run(
         raise RefusedError("no stack was found at all", hint="is the disk with DOCKER_ROOT mounted?")
     if not dry_run:
         backup_root.recognise(settings, now)
-    listed = catalog.catalog(settings)
+    listed = catalog.catalog(settings, now)
     facts = _facts(settings, store, discovery_stacks, listed, gone=gone)
     verdicts = plan(replace(facts, replaced_for=timedelta(0)) if replaced else facts, now)
     removals = removals_of(verdicts)
     failures: list[str] = []
+    warnings: list[str] = []
     done: list[Removal] = []
     if not dry_run:
         backup_root.clean_incoming(settings, _TRASH)
         _remove_orphans(settings, now)
-        kept.expire(settings.state_dir / "kept", now)
+        warnings += kept.expire(settings.state_dir / "kept", now).stuck
         for removal in removals:
             progress.step(f"removing {_describe(removal)}")
             try:
@@ -107,8 +108,8 @@ def run(
             else:
                 done.append(removal)
     return JobResult(
-        outcome=Outcome.FAILED if failures else Outcome.OK,
-        reasons=tuple(failures),
+        outcome=Outcome.FAILED if failures else Outcome.WARN if warnings else Outcome.OK,
+        reasons=(*failures, *warnings),
         artifacts=tuple(removal.artifact.name.name for removal in done),
         details={
             "dry_run": dry_run,

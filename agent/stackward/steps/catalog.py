@@ -95,10 +95,10 @@ class Artifact:
         return (entry and _instant(entry.at)) or self.name.when
 
 
-def catalog(settings: Settings, now: datetime | None = None) -> list[Artifact]:
+def catalog(settings: Settings, now: datetime) -> list[Artifact]:
     """Every finished artifact, newest first; a replaced day comes after the one that replaced it.
 
-    With `now`, what seems to be made days after that comes last: a clock that was wrong has dated it.
+    What seems to be made days after `now` comes last: a clock that was wrong has dated it.
 
     Raises:
         RefusedError: BACKUP_ROOT cannot be read.
@@ -109,10 +109,9 @@ def catalog(settings: Settings, now: datetime | None = None) -> list[Artifact]:
         name = parse_name(entry, settings.zone)
         if name and (artifact := _artifact(name, settings.backup_root / entry)):
             found.append(artifact)
-    latest = now + _AHEAD if now is not None else None
 
     def age(one: Artifact) -> tuple[bool, datetime, bool, str]:
-        return latest is None or one.made_at <= latest, one.made_at, not one.replaced, one.name.name
+        return one.made_at <= now + _AHEAD, one.made_at, not one.replaced, one.name.name
 
     return sorted(found, key=age, reverse=True)
 

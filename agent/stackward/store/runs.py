@@ -99,6 +99,11 @@ class RunLog(Database):
                 value = f"{began['started_at']} {why}"
                 connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (_IDLE + began["job"], value))
 
+    def forget_run(self, run_id: str) -> None:
+        """Nothing was begun after all."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM run WHERE id = ?", (run_id,))
+
     def idle(self, job: str) -> str:
         """Why the job had nothing to do when it last looked; "" where a run was recorded since."""
         at, why = self._idle(job)

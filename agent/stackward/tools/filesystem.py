@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -248,12 +248,18 @@ def sorted_entries(directory: bytes) -> list[os.DirEntry[bytes]]:
         return []
 
 
-def names_of(root: bytes, files: AbstractSet[tuple[int, int]]) -> Iterator[bytes]:
-    """Every path, relative to `root`, of these files (device and inode); what cannot be read is passed over."""
+def names_of(
+    root: bytes, files: AbstractSet[tuple[int, int]], goes_on: Callable[[], None] = lambda: None
+) -> Iterator[bytes]:
+    """Every path, relative to `root`, of these files (device and inode); what cannot be read is passed over.
+
+    `goes_on` is called for every directory, and may raise.
+    """
     inodes = {inode for _, inode in files}
     todo = [b""]
     while todo:
         directory = todo.pop()
+        goes_on()
         with suppress(OSError), os.scandir(root + b"/" + directory) as entries:
             for entry in entries:
                 path = directory + b"/" + entry.name if directory else entry.name

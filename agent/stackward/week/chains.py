@@ -166,7 +166,7 @@ def prune_step(appliance: Appliance, *, dry_run: bool = False, gone: bool = Fals
 def _tidy(appliance: Appliance, context: RunContext) -> None:
     """Remove what killed runs left in Docker, and what restores kept for a week. No other run uses backups now."""
     try:
-        for what in kept.expire(appliance.settings.state_dir / "kept", context.now):
+        for what in kept.expire(appliance.settings.state_dir / "kept", context.now).gone:
             context.progress.step(f"removing what was kept for a week: {what}")
         if appliance.docker_or_none is not None:
             appliance.docker_or_none.remove_helpers()

@@ -99,6 +99,7 @@ def _docker_prune(appliance: Appliance, *, dry_run: bool = False) -> Step:
             settings=appliance.settings,
             docker=appliance.docker,
             stacks=appliance.discover().stacks,
+            now=context.now,
             progress=context.progress,
             dry_run=dry_run,
         )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stackward.steps.backup.day import Day
-from stackward.tools import filesystem, rsync
+from stackward.tools import filesystem, process, rsync
 
 
 def copy(
@@ -51,7 +51,7 @@ def _made_anew(
     here, there = os.fsencode(source), os.fsencode(target)
     gone = {item.path for item in differing if item.is_gone}
     changed = {item.path for item in differing} - gone
-    changed |= _other_names(here, there, changed)
+    changed |= _other_names(here, there, changed, remaining)
     lost = sum(_size(there, path) for path in gone | changed)
     for path in sorted(gone | changed):  # a link to a directory goes before what would be looked for behind it
         _make_room(there + b"/" + path, None if path in gone else here + b"/" + path)
@@ -66,15 +66,24 @@ def _made_anew(
     )
 
 
-def _other_names(here: bytes, there: bytes, paths: AbstractSet[bytes]) -> set[bytes]:
-    """The other names of files among `paths` that have several, as far as they were copied: else those would part."""
+def _other_names(here: bytes, there: bytes, paths: AbstractSet[bytes], remaining: Callable[[], float]) -> set[bytes]:
+    """The other names of files among `paths` that have several, as far as they were copied: else those would part.
+
+    Raises:
+        TimeLimitError: there is no time to look for them.
+    """
+
+    def in_time() -> None:
+        if remaining() <= 0:
+            raise process.TimeLimitError(["scandir", here], 1, "", why="not done in the time it was given")
+
     wanted = set()
     for path in paths:
         with suppress(FileNotFoundError, NotADirectoryError):
             status = os.lstat(here + b"/" + path)
             if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
                 wanted.add((status.st_dev, status.st_ino))
-    names = filesystem.names_of(here, wanted) if wanted else ()
+    names = filesystem.names_of(here, wanted, in_time) if wanted else ()
     return {name for name in names if os.path.lexists(there + b"/" + name)}
 
 

@@ -57,6 +57,13 @@ class Last:
         return self.path / self.entry.path
 
     @property
+    def doubt(self) -> str:
+        """Why what it holds may not be what was backed up, or ""."""
+        if self.suspect or not filesystem.is_subvolume(self.path) or btrfs.is_read_only(self.path):
+            return self.suspect
+        return "its last backup was written to"
+
+    @property
     def since(self) -> float | None:
         """When its copying began, in seconds since the epoch; None where that is not known."""
         return datetime.fromisoformat(self.began).timestamp() if self.began else None
@@ -114,15 +121,16 @@ def copy(
     on_scan()
     relative = str(source.tree.artifact_path)
     base, known = (last.path, (last.entry.files, last.entry.bytes)) if last is not None else (None, (0, 0))
-    suspicion = _suspicion(last) if last is not None else ""
-    whys += [suspicion] if suspicion not in whys else []
+    suspicion = _suspicion(last, read_from if found is None else None) if last is not None else ""
+    whys += [suspicion]
     compare = bool(suspicion)
     filters = rsync_filters(patterns)
     transfer = copying.first_pass(day, read_from, relative, base, filters, on_progress, known, compare=compare)
-    if last is not None and not compare:
-        more = _copy_unseen(day.place(relative), read_from, snapshot, last, found)
+    if last is not None:
+        place = day.place(relative)
+        more = unseen.parted(read_from, place) if compare else _copy_unseen(place, read_from, snapshot, last, found)
         transfer = replace(transfer, bytes_changed=transfer.bytes_changed + more)
-    return TreeCopy(transfer, "; ".join(filter(None, whys)), compared=compare)
+    return TreeCopy(transfer, "; ".join(dict.fromkeys(filter(None, whys))), compared=compare)
 
 
 def _copy_unseen(place: Path, read_from: Path, snapshot: Path | None, last: Last, found: changes.Changes | None) -> int:
@@ -134,13 +142,15 @@ def _copy_unseen(place: Path, read_from: Path, snapshot: Path | None, last: Last
     return 0
 
 
-def _suspicion(last: Last) -> str:
-    """Why what the last backup holds may not be what was backed up, nor its checksums, or ""."""
-    if last.suspect:
-        return last.suspect
-    if filesystem.is_subvolume(last.path) and not btrfs.is_read_only(last.path):
-        return "its last backup was written to"
-    return "" if copying.are_readable(last.path, last.entry.path) else "the checksums of its last backup cannot be read"
+def _suspicion(last: Last, source: Path | None) -> str:
+    """Why only the content can tell what has changed since the last backup, or "". `source` is given where no account is."""
+    if last.doubt:
+        return last.doubt
+    if not copying.are_readable(last.path, last.entry.path):
+        return "the checksums of its last backup cannot be read"
+    if source is not None and last.entry.inode not in (0, os.stat(source).st_ino):
+        return "another directory is in its place"
+    return ""
 
 
 def section(day: Day, relative: str, last: Last | None, made: TreeCopy) -> Lines:
@@ -174,6 +184,7 @@ def entry(
         bytes=size,
         snapshot_name=snapshot.name if snapshot else "",
         left_out=tuple(patterns),
+        inode=os.stat(tree.path).st_ino,
     )
 
 
@@ -197,9 +208,8 @@ def doubt(
         return "it is its first backup"
     before = last.entry
     doubts = {
-        last.suspect: bool(last.suspect),
+        last.doubt: bool(last.doubt),
         "its last backup is not whole": not last.part.is_dir(),
-        "its last backup was written to": filesystem.is_subvolume(last.path) and not btrfs.is_read_only(last.path),
         "the day did not begin as a snapshot of its last backup": elsewhere,
         "the snapshot of its last backup is not there": not _is_there(home, before),
         "it has moved": before.real_path != str(source.tree.path),

@@ -88,6 +88,23 @@ def by_ctime(source: Path, target: Path, base: Path, since: float) -> int:
     return rsync.copy_named(source, target, changed, "--ignore-times", "--ignore-missing-args")
 
 
+def parted(source: Path, target: Path) -> int:
+    """Copy the files that are apart and whose copies are one file, which no content tells. Returns how many bytes that was.
+
+    Raises:
+        CommandError, OSError: they are not copied.
+    """
+    here, there = os.fsencode(source), os.fsencode(target)
+    origins: dict[int, int] = {}
+    mixed = set()
+    for found in copying.walk(target, None, b"."):
+        path = found.path.removeprefix(b"./")
+        copy, status = os.lstat(there + b"/" + path), apply_changes.status_of(here, path)
+        if copy.st_nlink > 1 and status and origins.setdefault(copy.st_ino, status.st_ino) != status.st_ino:
+            mixed.add((copy.st_dev, copy.st_ino))
+    return rsync.copy_named(source, target, _mixed(here, there, mixed), "--ignore-times", "--ignore-missing-args")
+
+
 def _mixed_perhaps(here: bytes, there: bytes, path: bytes) -> tuple[int, int] | None:
     """Device and inode of a copy that may have other names, while the file has just one."""
     one, copy = os.lstat(here + b"/" + path), os.lstat(there + b"/" + path)

@@ -66,7 +66,7 @@ def _space(facts: Facts) -> Iterator[Finding]:
             f"{format_bytes(free)} free in BACKUP_ROOT, {least} are the least",
             "make room (`stackward prune --replaced`), or lower STACKWARD_MINIMUM_FREE",
         )
-    backed_up = {s for a in catalog.catalog(settings) if a.kind is ArtifactKind.DATA for s in a.stacks}
+    backed_up = {s for a in catalog.catalog(settings, facts.now) if a.kind is ArtifactKind.DATA for s in a.stacks}
     stacks = facts.discovery.stacks if facts.discovery else ()
     decided = [stack for stack in stacks if stack.opted_in] or list(stacks)
     paths = [tree.path for stack in decided if stack.name not in backed_up for tree in stack.covered_trees]
@@ -129,7 +129,7 @@ def _where(path: Path, facts: Facts) -> frozenset[str]:
 
 
 def _damaged(facts: Facts) -> Iterator[Finding]:
-    listed = {artifact.name.name for artifact in catalog.catalog(facts.settings)}
+    listed = {artifact.name.name for artifact in catalog.catalog(facts.settings, facts.now)}
     for name, verified in sorted(facts.store.verified().items()):
         if name in listed and verified.damaged:
             yield error(

@@ -95,7 +95,7 @@ def _cron_files() -> list[Path]:
 
 def _recent_foreign_backup(facts: Facts) -> str:
     try:
-        backups = catalog.catalog(facts.settings)
+        backups = catalog.catalog(facts.settings, facts.now)
     except RefusedError:
         return ""
     for backup in backups:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from stackward.core.errors import RefusedError
@@ -29,10 +30,10 @@ class Coverage:
     last_backup: str
 
 
-def backups(settings: Settings) -> list[Artifact]:
+def backups(settings: Settings, now: datetime) -> list[Artifact]:
     """Every backup there is; none where BACKUP_ROOT cannot be read."""
     try:
-        return catalog.catalog(settings)
+        return catalog.catalog(settings, now)
     except RefusedError:
         return []
 

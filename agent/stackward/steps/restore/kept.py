@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -56,6 +55,14 @@ class Record:
     done: bool = False
     undone: bool = False
     undone_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Which restores nothing is kept of any more, and of which it is still there although its time is over, and why."""
+
+    gone: tuple[str, ...]
+    stuck: tuple[str, ...]
 
 
 def entry_for(place: Path, kept: Path) -> Entry:
@@ -156,18 +163,21 @@ def discard_unfinished(directory: Path, subject: str) -> None:
             _delete(directory, record)
 
 
-def expire(directory: Path, now: datetime) -> list[str]:
-    """Delete what has been kept for seven days, and say whose it was. What cannot be deleted is tried again the next time."""
-    gone = []
+def expire(directory: Path, now: datetime) -> Expired:
+    """Delete what has been kept for seven days. What cannot be deleted is tried again the next time."""
+    gone, stuck = [], []
     for record in records(directory):
         age = now - datetime.fromisoformat(record.undone_at or record.at)
         # A directory that is not there may be on a volume that is not mounted just now.
         seen = all(os.path.lexists(kept) for kept in record.directories)
         if record.done and age >= (KEPT_FOR if seen else FORGOTTEN_AFTER):
-            with suppress(OSError, CommandError):
+            try:
                 _delete(directory, record)
+            except (OSError, CommandError) as error:
+                stuck.append(f"what was kept for the undoing of {record.what} ({record.at}) cannot be deleted: {error}")
+            else:
                 gone.append(f"{record.what} ({record.at})")
-    return gone
+    return Expired(tuple(gone), tuple(stuck))
 
 
 def _put_back(entry: Entry) -> bool:
