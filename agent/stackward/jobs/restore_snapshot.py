@@ -49,8 +49,8 @@ def run(request: Request, means: Means, discovery_stacks: Sequence[Stack]) -> Jo
 
     Raises:
         RefusedError: somebody else uses its trees, or it is not known whether it runs.
-        SettingsError: there is no such stack, or no such path in it.
-        StackwardError, OSError: there is no such snapshot, or it failed; what was there is there again.
+        SettingsError: there is no such stack, no such snapshot, or a path that is not of the stack.
+        StackwardError, OSError: the snapshot does not hold it, or it failed; what was there is there again.
     """
     volume = Path(os.path.realpath(means.settings.volume))
     snapshots.require(volume)

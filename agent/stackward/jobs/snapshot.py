@@ -82,8 +82,7 @@ def delete(
     """Delete the snapshots that were named.
 
     Raises:
-        SettingsError: one name means several; nothing was deleted.
-        StackwardError: one of them is not there; nothing was deleted.
+        SettingsError: a name is of none, or means several; nothing was deleted.
     """
     known = snapshots.listed(settings.volume, settings.zone)
     chosen = list(dict.fromkeys(snapshots.choose(known, one, only=True) for one in wanted))

@@ -96,8 +96,7 @@ def choose(snapshots: Sequence[Snapshot], wanted: str, *, only: bool = False) ->
     """The one of that name, or the newest with that label, or else that of that day or time.
 
     Raises:
-        SettingsError: there are several, and it is to be the `only` one.
-        StackwardError: there is none.
+        SettingsError: there is none, or there are several, and it is to be the `only` one.
     """
     for meant in (
         [one for one in snapshots if one.name == wanted],
@@ -110,7 +109,7 @@ def choose(snapshots: Sequence[Snapshot], wanted: str, *, only: bool = False) ->
         if meant:
             return meant[-1]
     known = ", ".join(one.name for one in snapshots[-7:]) or "there are none"
-    raise StackwardError(f"there is no snapshot {display(wanted)}", hint=f"the newest are: {known}")
+    raise SettingsError(f"there is no snapshot {display(wanted)}", hint=f"the newest are: {known}")
 
 
 def sweep(volume: Path) -> None:
