@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import docker.errors
 
-from stackward.tools.docker_engine import Engine
+from stackward.tools.docker_engine import DockerError, Engine
 from stackward.tools.docker_values import PROJECT_LABEL
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class StandIns(Engine):
                 found = self._api.inspect_container(container_id)
             except docker.errors.NotFound:
                 return
+            if found["State"].get("Running"):
+                raise DockerError(f"{str(found['Name']).lstrip('/')} runs", hint="stop it, and try again")
             labels: dict[str, str] = found["Config"].get("Labels") or {}
             if _LABEL not in labels:
                 self._put_up(found, labels)
