@@ -153,9 +153,40 @@ def test_what_an_instance_has_no_more_after_its_stack_changed_is_gone(staged: St
     assert [one.service for one in staged.docker.containers(f"{staged.name}-staging")] == ["web"]
 
 
+def test_an_instance_that_is_well_is_so_though_something_of_before_cannot_be_removed(staged: Staged, api: Any) -> None:
+    """Somebody's container has it."""
+    text = CHANGING.format(image=staged.image, data=staged.data)
+    staged.host.stack(staged.name, text)
+    assert staged.refresh().outcome is Outcome.OK
+    project = f"{staged.name}-staging"
+    guest = api.create_container(
+        staged.image,
+        command=["sleep", "1000"],
+        name=f"{staged.name}-guest",
+        stop_signal="SIGKILL",
+        host_config=api.create_host_config(network_mode=f"{project}_back", binds=[f"{project}_spool:/x"]),
+    )["Id"]
+    api.start(guest)
+    lines = [line for line in text.replace("[front, back]", "[front]").splitlines() if not line.startswith("  gone")]
+    less = "\n".join(lines).replace(', "spool:/spool"', "").replace("front: {}, back: {}", "front: {}")
+    staged.host.stack(staged.name, less)
+    try:
+        (part,) = staged.up().stacks
+        assert part.outcome is Outcome.WARN
+        network, volume = part.reasons
+        assert f"{project}_back" in network
+        assert f"{project}_spool" in volume
+        assert [one.service for one in staged.docker.containers(project)] == ["web"]
+    finally:
+        api.remove_container(guest, force=True, v=True)
+    assert staged.up().stacks[0].outcome is Outcome.OK
+    assert staged.has() == ({"front"}, {"cache"})
+
+
 def test_networks_of_instances_take_none_of_dockers_own_subnets(staged: Staged, api: Any) -> None:
     staged.host.stack(staged.name, CHANGING.format(image=staged.image, data=staged.data))
     other = api.create_network(f"{staged.name}-other", ipam={"Config": [{"Subnet": "198.19.0.0/18"}]})["Id"]
+    settings = staged.host.settings
     try:
         assert staged.refresh().outcome is Outcome.OK
         project = f"{staged.name}-staging"
@@ -165,7 +196,6 @@ def test_networks_of_instances_take_none_of_dockers_own_subnets(staged: Staged, 
         assert staged.up().outcome is Outcome.OK
         again = [IPv4Network(n.subnets[0]) for n in staged.docker.networks() if n.project == project]
         assert set(again) == set(subnets)
-        settings = staged.host.settings
         staged.host.settings = replace(settings, staging_subnets=(IPv4Network("198.19.0.0/24"),))
         result = staged.up()
         assert "no subnet in 198.19.0.0/25 is free" in result.stacks[0].reasons[0]
@@ -257,8 +287,10 @@ def test_whoever_holds_last_nights_snapshot_is_told(staged: Staged, api: Any) ->
     try:
         (staged.data / "f").write_text("two\n")
         with subprocess.Popen(["sleep", "1000"], cwd=place) as process:  # what has no more rights than we can be seen
-            result = staged.refresh()
-            process.kill()
+            try:
+                result = staged.refresh()
+            finally:
+                process.kill()
     finally:
         api.remove_container(other, force=True, v=True)
     assert result.outcome is Outcome.WARN

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 
 import docker.errors
 import pytest
 
-from stackward.steps.instance import healthy
+from stackward.steps.instance import healthy, leftovers
 from stackward.tools.docker import Docker
 from unit.hosts import DOCKER_HOST
 
@@ -43,8 +45,8 @@ def start(api, image, project):
             api.remove_container(container, force=True, v=True)
 
 
-def look(project, *services, limit=15.0):
-    found = healthy.wait(Docker(DOCKER_HOST), project, services, limit_seconds=limit, settle_seconds=1)
+def look(project, *services, limit=15.0, before=None):
+    found = healthy.wait(Docker(DOCKER_HOST), project, services, limit_seconds=limit, settle_seconds=1, before=before)
     return {health.service: (health.good, health.why) for health in found}
 
 
@@ -67,6 +69,34 @@ def test_one_that_crashes_again_and_again_is_not_taken_for_running(start, projec
     good, why = look(project, "loop")["loop"]
     assert not good
     assert "restarts again and again, last with exit code 1" in why
+
+
+# Its state lies on the container's own disk: crashes three times, as while a database boots, and then runs.
+THRICE = "for once in /1 /2 /3; do [ -e $once ] || { : >$once; exit 1; }; done; exec sleep 100"
+
+
+def test_what_was_restarted_before_the_wait_says_nothing_of_it_now(start, project):
+    start("app", THRICE, restart="unless-stopped")
+    docker = Docker(DOCKER_HOST)
+    for _ in range(100):
+        (found,) = docker.containers(project)
+        if found.restart_count >= healthy.RESTARTS and found.state == "running":
+            break
+        time.sleep(0.1)
+    assert look(project, "app")["app"][1].startswith("restarts again and again")
+    before = healthy.restart_counts(docker, project)
+    assert look(project, "app", before=before) == {"app": (True, "running")}
+    leftovers.rest(docker, project, before)
+    assert docker.containers(project)[0].state == "running"
+    leftovers.rest(docker, project, {})
+    assert docker.containers(project)[0].state == "exited"
+
+
+def test_restarts_are_counted_anew_where_a_person_started_it(start, project):
+    start("app", "sleep 100")
+    (found,) = Docker(DOCKER_HOST).containers(project)
+    counted = [healthy.restarts_since(replace(found, restart_count=count), {found.id: 5}) for count in (2, 5, 9)]
+    assert counted == [2, 0, 4]
 
 
 def test_one_that_needs_its_time_gets_it(start, project):

@@ -21,7 +21,7 @@ from stackward.core.staging import WAIT_SECONDS
 from stackward.core.unit_names import STAGING_TARGET
 from stackward.steps import crashpoints
 from stackward.steps.backup.sources import NIGHTLY
-from stackward.steps.instance import instances, leftovers, staging
+from stackward.steps.instance import healthy, instances, leftovers, staging
 from stackward.steps.instance.instances import Hands
 from stackward.steps.instance.staging import Plan
 from stackward.steps.undo import Step, Undo
@@ -183,7 +183,8 @@ def _start(hands: Hands, chosen: Plan, began: float | None) -> StackResult:
     still = None if began is None else time.monotonic() - began
     if wrong:
         return StackResult(name, Outcome.FAILED, tuple(wrong), standstill_seconds=still)
-    return StackResult(name, Outcome.OK, standstill_seconds=still)
+    left = () if chosen.service else leftovers.remove_stores(hands.docker, chosen.project, chosen.model)
+    return StackResult(name, Outcome.WARN if left else Outcome.OK, tuple(left), standstill_seconds=still)
 
 
 def _started(hands: Hands, chosen: Plan) -> list[str]:
@@ -192,15 +193,13 @@ def _started(hands: Hands, chosen: Plan) -> list[str]:
     try:
         if derived:
             leftovers.remove_services(hands.docker, chosen.project, chosen.model)
-        if wrong := instances.start(hands, chosen, limit_seconds=chosen.wait_seconds(WAIT_SECONDS)):
-            if derived:
-                leftovers.rest(hands.docker, chosen.project)
-            return wrong
-        if derived:
-            leftovers.remove_stores(hands.docker, chosen.project, chosen.model)
+        before = healthy.restart_counts(hands.docker, chosen.project)
+        wrong = instances.start(hands, chosen, before, limit_seconds=chosen.wait_seconds(WAIT_SECONDS))
+        if wrong and derived:
+            leftovers.rest(hands.docker, chosen.project, before)
     except DockerError as error:
         return [error.message]
-    return []
+    return wrong
 
 
 def _start_users_units(hands: Hands) -> Iterator[str]:

@@ -7,7 +7,7 @@ no healthcheck, and a task that ended well for a bad one.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from stackward.core.model import Container, display
@@ -15,7 +15,7 @@ from stackward.tools.docker import Docker, DockerError
 
 POLL_SECONDS = 0.5
 SETTLE_SECONDS = 3.0
-_RESTARTS = 3  # as often it may start anew meanwhile: its database may not have been there yet
+RESTARTS = 3  # as often it may start anew meanwhile: its database may not have been there yet
 _LOG_LINES = 5
 _LOG_LETTERS = 500
 
@@ -30,6 +30,17 @@ class Health:
     final: bool = True
 
 
+def restart_counts(docker: Docker, project: str) -> dict[str, int]:
+    """How often Docker has started each container of a project anew so far, by ID. Raises DockerError."""
+    return {one.id: one.restart_count for one in docker.containers(project)}
+
+
+def restarts_since(one: Container, before: Mapping[str, int]) -> int:
+    """How often Docker has started it anew since those counts were taken; it counts from 0 where a person started it."""
+    counted = before.get(one.id, 0)
+    return one.restart_count - counted if one.restart_count >= counted else one.restart_count
+
+
 def wait(
     docker: Docker,
     project: str,
@@ -37,17 +48,20 @@ def wait(
     *,
     limit_seconds: float,
     settle_seconds: float = SETTLE_SECONDS,
+    before: Mapping[str, int] | None = None,
 ) -> tuple[Health, ...]:
     """Return when every one of `services` is well, or one can no longer become so (then only those), or the time is up.
 
     Well is: healthy; running without a healthcheck and without a restart for `settle_seconds`; or ended with exit code 0.
     What was unhealthy may become well until the time is up: a database that recovers takes its time.
 
+    `before` are the `restart_counts` when the start began: what was restarted until then says nothing of it.
+
     Raises:
         DockerError: Docker cannot be asked.
     """
     deadline = time.monotonic() + limit_seconds
-    steady = _Steady(settle_seconds)
+    steady = _Steady(settle_seconds, before or {})
     while True:
         containers = [one for one in docker.containers(project) if not one.one_off and one.service in services]
         found = tuple(_judged(name, containers, steady) for name in sorted(services))
@@ -63,11 +77,15 @@ def wait(
 
 
 class _Steady:
-    """Since when each container runs without a restart, as it was seen from here."""
+    """Since when each container runs without a restart, as it was seen from here, and how often it had one."""
 
-    def __init__(self, settle_seconds: float) -> None:
+    def __init__(self, settle_seconds: float, before: Mapping[str, int]) -> None:
         self._settle_seconds = settle_seconds
+        self._before = before
         self._since: dict[tuple[str, int], float] = {}
+
+    def is_looping(self, container: Container) -> bool:
+        return restarts_since(container, self._before) >= RESTARTS
 
     def is_settled(self, container: Container) -> bool:
         now = time.monotonic()
@@ -83,7 +101,7 @@ def _judged(service: str, containers: list[Container], steady: _Steady) -> Healt
 
 
 def _judge(one: Container, steady: _Steady) -> Health:
-    if one.restart_count >= _RESTARTS:
+    if steady.is_looping(one):
         why = f"restarts again and again, last with exit code {one.exit_code}"
         return Health(one.service, good=False, why=why)
     if one.state in ("exited", "dead"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,8 +81,11 @@ def stop_one(hands: Hands, chosen: Plan) -> None:
     compose.down(chosen.directory)
 
 
-def start(hands: Hands, chosen: Plan, *, limit_seconds: float) -> list[str]:
-    """Start an instance and wait until it is well. Returns what is wrong with it, in words; nothing: it is well."""
+def start(hands: Hands, chosen: Plan, before: Mapping[str, int], *, limit_seconds: float) -> list[str]:
+    """Start an instance and wait until it is well. Returns what is wrong with it, in words; nothing: it is well.
+
+    `before` are the `healthy.restart_counts` of its project.
+    """
     try:
         if chosen.service:
             compose.up(chosen.directory, (chosen.service,), wait_seconds=limit_seconds)
@@ -91,7 +94,7 @@ def start(hands: Hands, chosen: Plan, *, limit_seconds: float) -> list[str]:
         else:
             staging.write(chosen)
             _up(hands, chosen, limit_seconds)
-        return wait(hands.docker, chosen, limit_seconds=limit_seconds)
+        return wait(hands.docker, chosen, before, limit_seconds=limit_seconds)
     except BridgeError as error:
         own = troubles.of_containers(hands.docker, chosen.project, chosen.services)
         return own or [error.message, *(troubles.explained(display(line)) for line in error.lines[-5:])]
@@ -101,9 +104,9 @@ def start(hands: Hands, chosen: Plan, *, limit_seconds: float) -> list[str]:
         return [str(error)]
 
 
-def wait(docker: Docker, chosen: Plan, *, limit_seconds: float) -> list[str]:
+def wait(docker: Docker, chosen: Plan, before: Mapping[str, int], *, limit_seconds: float) -> list[str]:
     """Wait until it is well, then run its `stackward.staging.post` commands. Returns what is wrong."""
-    found = healthy.wait(docker, chosen.project, chosen.services, limit_seconds=limit_seconds)
+    found = healthy.wait(docker, chosen.project, chosen.services, limit_seconds=limit_seconds, before=before)
     wrong = [f"{display(health.service)} {health.why}" for health in found if not health.good]
     return wrong or _after_start(docker, chosen)
 

@@ -5,13 +5,14 @@ Only what bears the instance's own labels is looked at: Compose's of its project
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from stackward.core.staging_networks import LABEL
-from stackward.tools.docker import PROJECT_LABEL, Docker
+from stackward.steps.instance import healthy
+from stackward.tools.docker import PROJECT_LABEL, Docker, DockerError
 
-_RESTARTS = 3
 _VOLUME_LABEL = "com.docker.compose.volume"
 
 
@@ -22,20 +23,40 @@ def remove_services(docker: Docker, project: str, model: Mapping[str, Any]) -> N
             docker.discard_container(container.id)
 
 
-def rest(docker: Docker, project: str) -> None:
-    """One that crashes for ever is no instance: it is stopped, and what it said stays. Raises DockerError."""
+def rest(docker: Docker, project: str, before: Mapping[str, int]) -> None:
+    """One that crashes for ever is no instance: it is stopped, and what it said stays. Raises DockerError.
+
+    `before` are the `healthy.restart_counts` when the start began. What ended as it was to is no crash.
+    """
     for container in docker.containers(project):
-        if container.state == "restarting" or container.restart_count >= _RESTARTS:
+        crashed = container.state == "restarting" and container.exit_code != 0
+        if crashed or healthy.restarts_since(container, before) >= healthy.RESTARTS:
             docker.stop(container.id)
 
 
-def remove_stores(docker: Docker, project: str, model: Mapping[str, Any]) -> None:
-    """Networks and volumes; to be done when nothing of the instance has them any more. Raises DockerError."""
-    for network in docker.networks():
+def remove_stores(docker: Docker, project: str, model: Mapping[str, Any]) -> list[str]:
+    """Networks and volumes; to be done when nothing of the instance has them any more.
+
+    Returns what could not be removed, in words: somebody else's container may have it.
+    """
+    try:
+        networks, volumes = docker.networks(), docker.volumes()
+    except DockerError as error:
+        return [error.message]
+    acts: list[Callable[[], None]] = []
+    for network in networks:
         is_its = network.project == project and network.labels.get(LABEL) == project
         if is_its and network.key not in (model.get("networks") or {}):
-            docker.remove_network_by_id(network.id)
-    for name, volume in docker.volumes().items():
+            acts.append(partial(docker.remove_network_by_id, network.id))
+    for name, volume in volumes.items():
         is_its = volume.labels.get(PROJECT_LABEL) == project and volume.labels.get(LABEL) == project
         if is_its and volume.labels.get(_VOLUME_LABEL) not in (model.get("volumes") or {}):
-            docker.remove_volume(name)
+            acts.append(partial(docker.remove_volume, name))
+    return [said for act in acts for said in _refused(act)]
+
+
+def _refused(act: Callable[[], None]) -> Iterator[str]:
+    try:
+        act()
+    except DockerError as error:
+        yield f"something that it has no more is left: {error.message}"
