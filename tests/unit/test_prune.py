@@ -1,4 +1,5 @@
 import os
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -297,3 +298,25 @@ def test_what_a_restore_replaced_goes_after_a_week(settings, store, tmp_path):
     run(settings, store)
 
     assert os.listdir(tmp_path / kept.KEPT) == ["young"]
+
+
+def test_what_cannot_be_deleted_stops_nothing_else_and_is_told(settings, store, tmp_path):
+    for run_id in ("stuck", "old"):
+        home = tmp_path / kept.KEPT / run_id
+        home.mkdir(parents=True)
+        (home / "file").touch()
+        at = (NOW - timedelta(days=8)).isoformat()
+        record = kept.Record(run_id, at, "shop", "a restore", (), (str(home),), done=True)
+        kept.write(settings.state_dir / "kept", record)
+    if subprocess.run(["chattr", "+i", tmp_path / kept.KEPT / "stuck/file"], check=False).returncode:
+        pytest.skip("no file can be made immutable here")
+    try:
+        result = run(settings, store)
+    finally:
+        subprocess.run(["chattr", "-i", tmp_path / kept.KEPT / "stuck/file"], check=True)
+
+    assert os.listdir(tmp_path / kept.KEPT) == ["stuck"]
+    assert result.outcome is Outcome.WARN
+    assert "Operation not permitted" in result.reasons[0]
+    assert run(settings, store).outcome is Outcome.OK
+    assert not os.path.lexists(tmp_path / kept.KEPT)

@@ -5,7 +5,15 @@ from itertools import count
 
 import pytest
 
-from stackward.core.errors import BusyError, DamageError, ExitCode, Interrupted, RefusedError, StackwardError
+from stackward.core.errors import (
+    BusyError,
+    DamageError,
+    ExitCode,
+    Interrupted,
+    RefusedError,
+    SettingsError,
+    StackwardError,
+)
 from stackward.core.model import JobResult, Outcome, StackResult
 from stackward.runner import READS_BACKUPS, WRITES_BACKUPS, Runner, Step, exit_code
 from stackward.store import Store
@@ -63,6 +71,14 @@ def test_an_error_of_ours_becomes_a_failed_run_with_its_hint_and_code(runner, er
     assert (result.outcome, result.reasons) == (Outcome.FAILED, ("no", "HINT: do"))
     assert exit_code(result) == code
     assert runner.store.last_run("verify").outcome is Outcome.FAILED
+
+
+def test_what_somebody_typed_wrongly_is_no_run_and_what_the_schedule_cannot_do_is_one(runner):
+    for trigger in ("cli", "schedule"):
+        result = runner.execute("verify", raising(SettingsError("no such backup")), trigger=trigger)
+        assert (result.outcome, exit_code(result)) == (Outcome.FAILED, ExitCode.USAGE)
+
+    assert [row.trigger for row in runner.store.runs("verify")] == ["schedule"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
