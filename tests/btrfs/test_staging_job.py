@@ -131,26 +131,34 @@ volumes: {{cache: {{}}, spool: {{}}}}
 
 
 def test_what_an_instance_has_no_more_after_its_stack_changed_is_gone(staged: Staged, api: Any) -> None:
-    """What others have that are called alike stays, and so does what the instance has still."""
+    """What the instance has still stays."""
     text = CHANGING.format(image=staged.image, data=staged.data)
     staged.host.stack(staged.name, text)
     assert staged.refresh().outcome is Outcome.OK
     assert staged.has() == ({"front", "back"}, {"cache", "spool"})
     cache = Path(api.inspect_volume(f"{staged.name}-staging_cache")["Mountpoint"])
     (cache / "warm").write_text("x")
-    labels = {PROJECT_LABEL: f"{staged.name}-staging", "com.docker.compose.volume": "theirs"}
-    api.create_volume(f"{staged.name}-theirs", labels=labels)
     lines = [line for line in text.replace("[front, back]", "[front]").splitlines() if not line.startswith("  gone")]
     less = "\n".join(lines).replace(', "spool:/spool"', "").replace("front: {}, back: {}", "front: {}")
     staged.host.stack(staged.name, less)
-    try:
-        result = staged.up()
-        assert result.outcome is Outcome.OK, result
-        assert staged.has() == ({"front"}, {"cache", "theirs"})
-    finally:
-        api.remove_volume(f"{staged.name}-theirs")
+    result = staged.up()
+    assert result.outcome is Outcome.OK, result
+    assert staged.has() == ({"front"}, {"cache"})
     assert (cache / "warm").exists()
     assert [one.service for one in staged.docker.containers(f"{staged.name}-staging")] == ["web"]
+
+
+def test_what_others_have_who_are_called_alike_stays(staged: Staged, api: Any) -> None:
+    """Also what they made since the instance was started."""
+    assert staged.refresh().outcome is Outcome.OK
+    labels = {PROJECT_LABEL: f"{staged.name}-staging", "com.docker.compose.volume": "theirs"}
+    api.create_volume(f"{staged.name}-theirs", labels=labels)
+    try:
+        for result in (staged.up(), staged.refresh()):
+            assert f"the volume {staged.name}-theirs" in result.stacks[0].reasons[0]
+            assert staged.has()[1] == {"theirs"}
+    finally:
+        api.remove_volume(f"{staged.name}-theirs")
 
 
 def test_an_instance_that_is_well_is_so_though_something_of_before_cannot_be_removed(staged: Staged, api: Any) -> None:

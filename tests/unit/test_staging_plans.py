@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import uuid
 
 import pytest
 import yaml
 
 from stackward.steps.instance import staging
 from stackward.tools import compose
-from unit.hosts import SmallHost
+from stackward.tools.docker import Docker
+from unit.hosts import DOCKER_HOST, SmallHost
 
 pytestmark = pytest.mark.usefixtures("needs_compose")
 
@@ -169,6 +171,44 @@ def test_no_instance_takes_the_place_of_another_stack(host, stack):
     stack("shop", web())
     stack("shop-staging", "services: {web: {image: nginx}}")
     assert "its instance would be called shop-staging, as the stack shop-staging is" in reasons(plan_of(host)["shop"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "labels", "refused"),
+    [
+        ("volume", "anything", {"com.docker.compose.project": "PROJECT"}, True),
+        ("network", "anything", {"com.docker.compose.project": "PROJECT"}, True),
+        ("volume", "more", {}, True),
+        ("volume", "more", {"com.docker.compose.project": "PROJECT", "stackward.instance": "PROJECT"}, False),
+        ("volume", "anything", {}, False),
+    ],
+)
+def test_no_instance_takes_what_a_project_that_is_down_has(host, stack, api, kind, name, labels, refused):
+    """No container tells of it, and going down the instance would take it along."""
+    stack_name = f"unit{uuid.uuid4().hex[:8]}"
+    project = f"{stack_name}-staging"
+    added = "volumes: {more: {}}\nservices: {web: {volumes: ['more:/x']}}"
+    stack(stack_name, web(), **{"compose.staging.yaml": added})
+    made = {key: value.replace("PROJECT", project) for key, value in labels.items()}
+    name = f"{project}_{name}"
+    if kind == "volume":
+        api.create_volume(name, labels=made)
+    else:
+        api.create_network(name, internal=True, labels=made)
+    try:
+        (plan,) = staging.plans(host.settings, Docker(DOCKER_HOST), host.discover().stacks)
+    finally:
+        api.remove_volume(name) if kind == "volume" else api.remove_network(name)
+    assert (f"the {kind} {name}, which is called so, is somebody else's" in reasons(plan)) is refused
+    assert (reasons(plan) == "") is not refused
+
+
+def test_all_that_an_override_adds_is_marked_as_the_instances(host, stack):
+    added = "volumes: {more: {}, far: {external: true}}\nnetworks: {x: {}}\nservices: {web: {volumes: ['more:/x']}}"
+    stack("shop", web(), **{"compose.staging.yaml": added})
+    model = plan_of(host)["shop"].model
+    made = [model["volumes"]["more"], *model["networks"].values()]
+    assert [one["labels"] for one in made] == [{"stackward.instance": "shop-staging"}] * len(made)
 
 
 def test_of_two_that_want_one_port_the_second_is_refused(host, stack):

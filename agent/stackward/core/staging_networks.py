@@ -41,6 +41,14 @@ def edge(project: str) -> dict[str, Any]:
     return {"labels": {LABEL: project}}
 
 
+def claim(project: str, model: Mapping[str, Any]) -> None:
+    """Every network and volume that Compose makes for the instance bears our label, as whoever removes it asks for."""
+    for section in ("networks", "volumes"):
+        for declared in (model.get(section) or {}).values():
+            if declared is not None and not declared.get("external"):
+                declared["labels"] = {**(declared.get("labels") or {}), LABEL: project}
+
+
 def allot(project: str, containers: Mapping[str, int], room: Room) -> dict[str, IPv4Network | None]:
     """A subnet for each network, by how many containers it will have; None where no more is free."""
     taken = list(room.taken)

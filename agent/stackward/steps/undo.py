@@ -209,7 +209,7 @@ class Undo:
             try:
                 compose.down(directory)
             except process.CommandError:
-                if not step.project or self._docker is None:
+                if not step.project or self._docker is None or compose.is_readable(directory):
                     raise
                 self._docker.remove_project(step.project, step.subject)
         for path in filter(None, (step.detail, step.subject)):

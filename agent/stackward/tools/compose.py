@@ -31,6 +31,7 @@ __all__ = [
     "dependencies",
     "down",
     "find_files",
+    "is_readable",
     "merged",
     "resolve",
     "resolve_with_warnings",
@@ -94,6 +95,16 @@ def resolve_with_warnings(
     return Resolution(
         _with_real_directory(model, directory), tuple(dict.fromkeys(t for level, t in said if level == "warning"))
     )
+
+
+def is_readable(directory: Path) -> bool:
+    """Whether Compose can read the project's files. Raises ComposeUnavailableError."""
+    command()
+    try:
+        resolve(directory)
+    except ComposeError:
+        return False
+    return True
 
 
 def merged(base: Path, override: Path, directory: Path) -> dict[str, Any]:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stackward.tools.docker_engine import Engine
-from stackward.tools.docker_values import HELPER_LABEL, PROJECT_LABEL
+from stackward.tools.docker_values import DIRECTORY_LABEL, HELPER_LABEL, PROJECT_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
 _BUILTIN_NETWORKS = frozenset({"bridge", "host", "none"})
 _SHORT = len("sha256:") + 12  # as Docker shows an ID
 _STOPPED = ("created", "exited", "dead")
@@ -123,4 +122,4 @@ def _names(entry: Mapping[str, Any], kind: str) -> tuple[str, ...]:
 
 def _of_compose(entry: Mapping[str, Any], name: str) -> Leftover:
     labels = entry.get("Labels") or {}
-    return Leftover(str(entry["Id"]), name, labels.get(PROJECT_LABEL, ""), labels.get(_DIRECTORY_LABEL, ""))
+    return Leftover(str(entry["Id"]), name, labels.get(PROJECT_LABEL, ""), labels.get(DIRECTORY_LABEL, ""))

@@ -1,4 +1,4 @@
-"""Networks, as they are and by whom; and volumes and containers of one compose project, to be removed."""
+"""Networks, as they are and by whom, and the host's routes."""
 
 from __future__ import annotations
 
@@ -79,13 +79,5 @@ class Networks(Engine):
         with self._translated("remove a network"):
             try:
                 self._api.remove_network(network_id)
-            except docker.errors.NotFound:
-                return
-
-    def discard_container(self, container_id: str) -> None:
-        """Remove a container, also while it runs, with its anonymous volumes; gone is removed."""
-        with self._translated(f"remove {container_id[:12]}"):
-            try:
-                self._api.remove_container(container_id, v=True, force=True)
             except docker.errors.NotFound:
                 return

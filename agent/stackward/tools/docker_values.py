@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PROJECT_LABEL = "com.docker.compose.project"
+DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
 HELPER_LABEL = "stackward.helper"
 
 
@@ -51,7 +52,7 @@ def container_of(found: Mapping[str, Any]) -> Container:
         restart_count=int(found.get("RestartCount") or 0),
         image_id=str(found["Image"]),
         image=str(found["Config"].get("Image") or ""),
-        working_dir=labels.get("com.docker.compose.project.working_dir", ""),
+        working_dir=labels.get(DIRECTORY_LABEL, ""),
         config_files=tuple(part for part in files.split(",") if part),
         one_off=labels.get("com.docker.compose.oneoff", "False") == "True",
         mounts=tuple(

@@ -25,7 +25,7 @@ from stackward.steps.backup.sources import NIGHTLY
 from stackward.steps.instance.staging_look import host_routes, look, sources
 from stackward.tools import compose, filesystem
 from stackward.tools.compose_files import load_yaml
-from stackward.tools.docker import Docker
+from stackward.tools.docker import PROJECT_LABEL, Docker
 
 OVERRIDES = ("compose.staging.yaml", "compose.staging.yml")
 COMPOSE_FILE = "compose.yaml"
@@ -122,13 +122,31 @@ def called_alike(project: str, stacks: Sequence[Stack]) -> Iterator[Refusal]:
         )
 
 
-def _not_ours(settings: Settings, docker: Docker | None, project: str) -> Iterator[Refusal]:
-    """The same of projects that are no stacks, as far as they have containers."""
-    for container in docker.containers(project) if docker is not None else ():
+def _not_ours(settings: Settings, docker: Docker | None, project: str, model: Mapping[str, Any]) -> Iterator[Refusal]:
+    """The same of projects that are no stacks, as far as they have containers, networks or volumes.
+
+    A volume that the instance would take for its own would be deleted with it.
+    """
+    if docker is None:
+        return
+    for container in docker.containers(project):
         if not Path(container.working_dir).is_relative_to(settings.state_dir):
             yield Refusal(
                 f"its instance would be called {display(project)}, and {display(container.name)} is of such a project",
                 "give that project another name",
+            )
+            return
+    declared = {key: one or {} for key, one in (model.get("volumes") or {}).items()}
+    wanted = {str(one.get("name") or f"{project}_{key}") for key, one in declared.items() if not one.get("external")}
+    volumes = [(name, "volume", one.labels, name in wanted) for name, one in docker.volumes().items()]
+    networks = [(one.name, "network", one.labels, False) for one in docker.networks()]
+    for name, what, labels, is_wanted in (*volumes, *networks):
+        is_called_so = is_wanted or labels.get(PROJECT_LABEL) == project
+        if is_called_so and labels.get(staging_networks.LABEL) != project:
+            yield Refusal(
+                f"its instance would be called {display(project)}, and the {what} {display(name)}, which is called so,"
+                " is somebody else's",
+                f"give the project that it is of another name, or remove it if it is of no use: docker {what} rm",
             )
             return
 
@@ -199,7 +217,11 @@ def derive(
     override = next((path for name in OVERRIDES if (path := stack.directory / name).is_file()), None)
     if override is not None:
         derived = _merged(derived, override, stack, place, facts)
-    refusals = (*_not_ours(settings, docker, place.project), *derived.refusals, *_unwritable(derived.model))
+    refusals = (
+        *_not_ours(settings, docker, place.project, derived.model),
+        *derived.refusals,
+        *_unwritable(derived.model),
+    )
     return Plan(stack, place.project, place.directory, derived.model, "", refusals, derived.notes, derived.files)
 
 
@@ -256,6 +278,7 @@ def _merged(derived: Derived, override: Path, stack: Stack, place: Place, facts:
     finally:
         base.unlink(missing_ok=True)
     model["name"] = place.project
+    staging_networks.claim(place.project, model)
     real = {**facts.real, **{source: os.path.realpath(source) for source in sources(model)}}
     refused = staging.audit(model, replace(facts, real=real))
     return replace(derived, model=model, refusals=(*staging.lifted(derived.refusals, said), *refused))
