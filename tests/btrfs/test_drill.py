@@ -79,16 +79,16 @@ class Drilled:
         stacks = self.host.discover().stacks
         result = backup_data.run(
             settings=self.host.settings, store=self.host.store, docker=self.docker, undo=self.undo, stacks=stacks,
-            now=now, clock=lambda: now, run_id=f"b{now:%H}", progress=Silent(),
+            now=now, clock=lambda: now, run_id=f"b{now:%d%H}", progress=Silent(),
         )  # fmt: skip
         assert result.outcome in (Outcome.OK, Outcome.SKIPPED), result.stacks
         made = backup_config.run(settings=self.host.settings, discovery_stacks=stacks, now=now, progress=Silent())
         assert made.outcome is Outcome.OK, made
         return next(iter(result.artifacts), made.artifacts[0])
 
-    def drill(self, *names: str, dry_run: bool = False, wanted: str | None = None) -> JobResult:
+    def drill(self, *names: str, dry_run: bool = False, wanted: str | None = None, now: datetime = NOW) -> JobResult:
         settings, store = self.host.settings, self.host.store
-        means = drill.Means(settings, store, self.docker, self.undo, NOW, "d1", Silent())
+        means = drill.Means(settings, store, self.docker, self.undo, now, "d1", Silent())
         return drill.run(means, self.host.discover().stacks, names, wanted, dry_run=dry_run)
 
     def left(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +28,13 @@ class Shop(Drilled):
     """A database with a writer beside it, which puts in rows as soon as it can."""
 
     def up(
-        self, volume: Path, *, data: str = "{volume}/db:/var/lib/postgresql/data", more: str = "", user: str = ""
+        self,
+        volume: Path,
+        *,
+        data: str = "{volume}/db:/var/lib/postgresql/data",
+        more: str = "",
+        user: str = "",
+        others: str = "",
     ) -> None:
         self.data = volume / "db"
         source = data.format(volume=volume)
@@ -50,6 +57,7 @@ class Shop(Drilled):
                 stop_signal: SIGKILL
                 environment: {{PGHOST: db, PGUSER: postgres, PGDATABASE: shop, PGPASSWORD: secret, WRITE_EVERY_SECONDS: "0.01"}}
                 depends_on: [db]
+              {others}
             volumes: {{kept: {{}}}}
             configs: {{user: {{content: keeper}}}}
             """,
@@ -71,9 +79,21 @@ class Shop(Drilled):
     def tried(self, hours: int = 0) -> tuple[StackResult, list[str]]:
         """A new backup, and what comes of drilling it."""
         self.back_up(NOW + timedelta(hours=hours))
-        result = self.drill()
+        return self.drilled(hours)
+
+    def drilled(self, hours: int, wanted: str | None = None) -> tuple[StackResult, list[str]]:
+        result = self.drill(wanted=wanted, now=NOW + timedelta(hours=hours))
         assert not [one for one in self.left() if "drill" in one or "instances" in one]
         return result.stacks[0], result.details["proofs"][f"{self.name}-shop"]
+
+
+@pytest.fixture
+def named_postgres(postgres: str) -> Iterator[str]:
+    """As the usual image is called."""
+    name = f"stackward-unit-{uuid.uuid4().hex[:8]}/postgres:17"
+    subprocess.run(["docker", "tag", postgres, name], check=True)
+    yield name
+    subprocess.run(["docker", "rmi", name], check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -135,10 +155,52 @@ def test_what_was_lost_since_the_last_proof_fails_until_it_is_accepted(shop: Sho
     assert part.outcome is Outcome.FAILED
     lost = "database shop: 0 rows in 1 tables, where the last proof had 1000 rows in 1 tables"
     assert lost in part.reasons[0]
-    assert shop.drill().stacks[0].outcome is Outcome.FAILED  # what failed is no measure for the next
+    assert shop.drilled(1)[0].outcome is Outcome.FAILED  # what failed is no measure for the next
     shop.host.store.accept(f"{shop.name}-shop", NOW + timedelta(hours=1))
     part, _ = shop.tried(hours=2)
     assert part.outcome is Outcome.OK, part.reasons
+
+
+def test_few_rows_are_warned_of_until_they_are_accepted_and_older_data_is_not_compared(
+    shop: Shop, volume: Path
+) -> None:
+    shop.up(volume)
+    shop.sql("CREATE TABLE orders AS SELECT generate_series(1, 3) AS number")
+    oldest = shop.back_up()
+    shop.sql("INSERT INTO orders SELECT generate_series(4, 1000)")
+    assert shop.tried(hours=24)[0].outcome is Outcome.OK
+    shop.sql("DELETE FROM orders WHERE number > 50")
+    for part, _ in (shop.tried(hours=48), shop.drilled(49)):
+        assert part.outcome is Outcome.WARN
+        assert "database shop: 50 rows in 1 tables, where the last proof had 1000 rows in 1 tables" in part.reasons[0]
+    part, proofs = shop.drilled(50, wanted=oldest)
+    assert (part.outcome, part.artifact) == (Outcome.OK, oldest), part.reasons
+    assert "database shop: 3 rows in 1 tables" in "; ".join(proofs)
+    assert shop.drilled(51)[0].outcome is Outcome.WARN
+    shop.host.store.accept(f"{shop.name}-shop", NOW + timedelta(hours=52))
+    assert shop.drilled(53, wanted=oldest)[0].outcome is Outcome.OK  # which uses up no consent
+    for hours in (54, 55):
+        assert shop.drilled(hours)[0].outcome is Outcome.OK
+
+
+def test_a_client_of_a_database_has_nothing_to_prove_and_fails_nothing(
+    shop: Shop, volume: Path, named_postgres: str
+) -> None:
+    client = f"{{image: '{named_postgres}', command: sleep inf, stop_signal: SIGKILL, environment: {{SAYS}}}}"
+    names = {
+        "asks": "PGHOST: db, PGUSER: reader, PGPASSWORD: secret",
+        "keeps": "POSTGRES_PASSWORD: secret, PGHOST: db",
+        "waits": "X: y",
+    }
+    others = "\n              ".join(f"{name}: {client.replace('SAYS', says)}" for name, says in names.items())
+    shop.up(volume, others=others, more=", staging.wait: 20s")
+    shop.sql(f"{ORDERS}; CREATE ROLE reader LOGIN PASSWORD 'secret'")
+    part, proofs = shop.tried()
+    assert part.outcome is Outcome.OK, part.reasons
+    assert "database shop: 1000 rows in 1 tables" in "; ".join(proofs)
+    for name in ("asks", "keeps"):
+        assert f"{name}: a client, the database of db answers it: nothing of its data is proven" in proofs
+    assert any(proof.startswith("waits: no database runs in it, and the backup holds none for it") for proof in proofs)
 
 
 @pytest.mark.parametrize(

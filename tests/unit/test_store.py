@@ -202,6 +202,7 @@ def test_damage_that_an_older_version_found_may_be_anybodys(tmp_path, locks):
     with closing(sqlite3.connect(path)) as raw:
         raw.execute("ALTER TABLE verified DROP COLUMN stacks")
         raw.execute("ALTER TABLE drill DROP COLUMN counted")
+        raw.execute("ALTER TABLE drill DROP COLUMN counted_at")
         raw.execute("PRAGMA user_version = 3")
         raw.commit()
     with Store.open(path, now=NOON, locks=locks) as store:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from stackward.core.model import display
 
-_FEW_TABLES = 2  # fewer than one in so many of the last proof's: something is missing
-_FEW_ROWS = 10
+# Held against the last proof, a database has lost something where less than this of it is left; or may have.
+_LOST_ROWS, _LOST_TABLES = 0.01, 0.5
+_FEW_ROWS, _FEW_TABLES = 0.1, 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +49,48 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`wrong` is why it is no proof, `warnings` what somebody should look at."""
+    """`wrong` is why it is no proof, `warnings` what somebody should look at.
+
+    `measure` is what the next drill is to be held against: where there is a warning, still what there was before.
+    """
 
     wrong: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    measure: tuple[Count, ...] = ()
 
 
 def judge(stack: str, now: Counted, before: Counted | None) -> Verdict:
     """Whether it is a proof. `before` is the last one; of data that is younger than this, it says nothing."""
-    wrong = []
+    wrong = [*_without_rows(now)]
+    warnings = []
+    measure = {(one.service, one.database): one for one in now.counts}
+    meant = f"if this is right: stackward accept {display(stack)}"
+    for old in before.counts if before is not None and before.at <= now.at else ():
+        is_counted = any(one.service == old.service for one in now.counts)
+        if not is_counted or not old.rows:
+            continue  # another service, or it is proven otherwise now
+        new = measure.get((old.service, old.database))
+        if new is None:
+            gone = f"there is no database {display(old.database)}; the last proof had {old.figures} in it"
+            wrong.append(f"{display(old.service)}: {gone} ({meant})")
+            continue
+        told = f"{display(old.service)}: {new}, where the last proof had {old.figures} ({meant})"
+        if not new.rows or _is_below(new, old, _LOST_ROWS, _LOST_TABLES):
+            wrong.append(told)
+        elif _is_below(new, old, _FEW_ROWS, _FEW_TABLES):
+            warnings.append(told)
+            measure[old.service, old.database] = old
+    return Verdict(tuple(wrong), tuple(warnings), tuple(measure.values()))
+
+
+def _without_rows(now: Counted) -> Iterator[str]:
     for service in dict.fromkeys(one.service for one in now.counts):
         found = [one for one in now.counts if one.service == service]
         if not any(one.rows for one in found):
             tables = sum(one.tables for one in found)
             hint = "if that is right, the label stackward.probe can say what shows that it works"
-            wrong.append(f"{display(service)}: 0 rows in {tables} tables in all its databases prove nothing ({hint})")
-    warnings = []
-    if before is not None and before.at <= now.at:
-        for old in before.counts:
-            found = [one for one in now.counts if one.service == old.service]
-            new = next((one for one in found if one.database == old.database), None)
-            if not found or not old.rows:
-                continue  # another service, or it is proven otherwise now
-            lost, less = _fallen(old, new)
-            wrong += [f"{display(old.service)}: {lost} (if this is right: stackward accept {display(stack)})"] * bool(
-                lost
-            )
-            warnings += [f"{display(old.service)}: {less}"] * bool(less)
-    return Verdict(tuple(wrong), tuple(warnings))
+            yield f"{display(service)}: 0 rows in {tables} tables in all its databases prove nothing ({hint})"
 
 
-def _fallen(old: Count, new: Count | None) -> tuple[str, str]:
-    """What is lost for sure, and what may be."""
-    if new is None:
-        return f"there is no database {display(old.database)}; the last proof had {old.figures} in it", ""
-    said = f"{new}, where the last proof had {old.figures}"
-    if not new.rows or new.tables * _FEW_TABLES < old.tables:
-        return said, ""
-    return "", said if new.rows * _FEW_ROWS < old.rows else ""
+def _is_below(new: Count, old: Count, rows: float, tables: float) -> bool:
+    return new.rows < old.rows * rows or new.tables < old.tables * tables

@@ -94,6 +94,11 @@ ALTER TABLE verified ADD COLUMN stacks TEXT NOT NULL DEFAULT '[""]';
     """
 ALTER TABLE drill ADD COLUMN counted TEXT;
 """,
+    # When it counted that: a drill from an older backup is good, too, and counts nothing for the next one.
+    """
+ALTER TABLE drill ADD COLUMN counted_at TEXT;
+UPDATE drill SET counted_at = success_at WHERE counted IS NOT NULL;
+""",
 )
 
 

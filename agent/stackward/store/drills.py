@@ -17,7 +17,7 @@ class Drill:
     """The newest drill of a stack, from the backup `artifact`. `proofs` are what was seen, `reasons` what was wrong.
 
     `success_at` and `success_artifact` are those of the last one that was good, which may be an earlier one; `counted` is
-    what the next one has to hold out against.
+    what the next one has to hold out against, since `counted_at`, which may be earlier again.
     """
 
     stack: str
@@ -29,6 +29,7 @@ class Drill:
     success_at: datetime | None
     success_artifact: str
     counted: Counted | None = None
+    counted_at: datetime | None = None
 
 
 class Drills(Database):
@@ -50,14 +51,14 @@ class Drills(Database):
         """
         good = outcome in (Outcome.OK, Outcome.WARN)
         success = (stamp(at), blob(artifact)) if good else (None, None)
-        figures = json.dumps(counted.document()) if good and counted is not None else None
+        figures = (json.dumps(counted.document()), stamp(at)) if good and counted is not None else (None, None)
         with self._writing() as connection:
             connection.execute(
-                "INSERT INTO drill VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at,"
+                "INSERT INTO drill VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at,"
                 " outcome = excluded.outcome, artifact = excluded.artifact, proofs = excluded.proofs,"
                 " reasons = excluded.reasons, success_at = coalesce(excluded.success_at, success_at),"
                 " success_artifact = coalesce(excluded.success_artifact, success_artifact),"
-                " counted = coalesce(excluded.counted, counted)",
+                " counted = coalesce(excluded.counted, counted), counted_at = coalesce(excluded.counted_at, counted_at)",
                 (
                     blob(stack),
                     stamp(at),
@@ -66,7 +67,7 @@ class Drills(Database):
                     json.dumps(list(proofs)),
                     json.dumps(list(reasons)),
                     *success,
-                    figures,
+                    *figures,
                 ),
             )
 
@@ -83,6 +84,7 @@ class Drills(Database):
                 success_at=datetime.fromisoformat(row["success_at"]) if row["success_at"] else None,
                 success_artifact=name_of(row["success_artifact"]) if row["success_artifact"] else "",
                 counted=Counted.of(json.loads(row["counted"])) if row["counted"] else None,
+                counted_at=datetime.fromisoformat(row["counted_at"]) if row["counted_at"] else None,
             )
             for row in self._rows("SELECT * FROM drill")
         )

@@ -6,10 +6,11 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stackward.core import images
 from stackward.core.counts import Count
 from stackward.core.model import Container, Service, display
 from stackward.core.staging_facts import within
@@ -17,26 +18,31 @@ from stackward.tools.docker import Docker, DockerError, HookTimeout
 
 _STALL_SECONDS = 3600.0
 _SILENCE_SECONDS = 120.0  # one that recovers says so; one that says nothing at all does not run
-_IMAGE = re.compile(r"(?:^|/)(?:postgres|postgis|timescaledb|timescaledb-ha|pgvector)(?:[:@]|$)")
-_HOME = "/var/lib/postgresql"
+_HOMES = ("/var/lib/postgresql", "/bitnami/postgresql")
+_NOTHING = "nothing of its data is proven"
 _CONTROL = "global/pg_control"
 _DEPTH = 4  # of a cluster below what is mounted; the usual images need two
 _DIRECTORIES = 20_000
-# What an extension brought along was not put there by anybody. All of it is counted, since that reads all of it; then
-# everything is read once more by what would write it to a dump.
+_UNREACHABLE = 2  # by psql, and the script
+# It is asked as the user that its image made; in what has PGHOST, as the user that it says. What an extension brought along
+# was not put there by anybody. All of it is counted, since that reads all of it; then everything is read once more by what
+# would write it to a dump.
 _SCRIPT = r"""
 set -e
 said() { if [ -n "$1" ]; then printf '%s' "$1"; elif [ -n "$2" ]; then cat "$2"; fi; }
-PGPASSWORD=$(said "${POSTGRES_PASSWORD:-}" "${POSTGRES_PASSWORD_FILE:-}")
-PGUSER=$(said "${POSTGRES_USER:-}" "${POSTGRES_USER_FILE:-}"); PGUSER=${PGUSER:-postgres}; export PGPASSWORD PGUSER
+user=${POSTGRES_USER:-${POSTGRESQL_USERNAME:-}} password=${POSTGRES_PASSWORD:-${POSTGRESQL_PASSWORD:-}}
+[ -z "${PGHOST:-}" ] || user=${user:-${PGUSER:-}} password=${password:-${PGPASSWORD:-}}
+PGPASSWORD=$(said "$password" "${POSTGRES_PASSWORD_FILE:-${POSTGRESQL_PASSWORD_FILE:-}}")
+PGUSER=$(said "$user" "${POSTGRES_USER_FILE:-}"); PGUSER=${PGUSER:-postgres}; export PGPASSWORD PGUSER
 waited=0
 while code=0; pg_isready -q || code=$?; [ "$code" = 1 ] || [ "$code" = 2 ]; do
     if [ "$code" = 1 ]; then limit=$STACKWARD_PATIENCE; else limit=$STACKWARD_SILENCE; fi
-    if [ "$waited" -ge "$limit" ]; then echo "it takes no connections after $waited s" >&2; exit 1; fi
+    if [ "$waited" -ge "$limit" ]; then echo "it takes no connections after $waited s" >&2; exit 2; fi
     waited=$((waited + 1)); sleep 1
 done
 ask() { psql -d postgres -qAtc "$1"; }
-ask "SELECT format('CLUSTER %s %s', system_identifier, current_setting('data_directory')) FROM pg_control_system()" || :
+ask "SELECT format('CLUSTER %s %s', system_identifier, (SELECT setting FROM pg_settings WHERE name = 'data_directory'))
+FROM pg_control_system()" || :
 databases=$(ask 'SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1')
 printf '%s\n' "$databases" | while IFS= read -r PGDATABASE; do
     export PGDATABASE
@@ -70,9 +76,14 @@ class Found:
 
 def is_postgres(service: Service, definition: Mapping[str, Any]) -> bool:
     """By its image, its dump, or the place that its data is mounted at."""
-    if any(dump.kind == "postgres" for dump in service.policy.dumps) or _IMAGE.search(service.image):
+    return images.database(service.image) == "postgres" or _is_server(service, definition)
+
+
+def _is_server(service: Service, definition: Mapping[str, Any]) -> bool:
+    """Whether there is to be a database in it; what has no more than the image may be a client of another one."""
+    if any(dump.kind == "postgres" for dump in service.policy.dumps):
         return True
-    return any(str(mount.get("target") or "").startswith(_HOME) for mount in definition.get("volumes") or [])
+    return any(str(mount.get("target") or "").startswith(_HOMES) for mount in definition.get("volumes") or [])
 
 
 def clusters(definition: Mapping[str, Any]) -> frozenset[int]:
@@ -85,16 +96,18 @@ def clusters(definition: Mapping[str, Any]) -> frozenset[int]:
 def count(
     docker: Docker,
     container: Container,
+    service: Service,
     definition: Mapping[str, Any],
-    held: frozenset[int],
+    held: Mapping[str, frozenset[int]],
     *,
     empty_below: str,
     patience_seconds: float,
 ) -> Found:
-    """Count every row of every table, in what must be one of the clusters that the backup `held`.
+    """Count every row of every table, in what must be one of the clusters that the backup `held` for the service.
 
-    `definition` is the service as the instance has it; what lies in `empty_below` is to be empty. A database that takes no
-    connections yet has `patience_seconds`.
+    `held` is by the service's name; where another one's database answers, this one is its client. `definition` is the
+    service as the instance has it; what lies in `empty_below` is to be empty. A database that takes no connections yet has
+    `patience_seconds`.
     """
     output = io.BytesIO()
     silence_seconds = min(_SILENCE_SECONDS, patience_seconds)
@@ -106,17 +119,29 @@ def count(
     except (DockerError, HookTimeout) as error:
         return Found(wrong=error.message)
     said = output.getvalue().decode("utf-8", "backslashreplace")
+    own = held.get(service.name) or frozenset()
     cluster = _CLUSTER_LINE.search(said)
-    if cluster is not None and int(cluster[1]) % 2**64 not in held:
-        return _anew(definition, cluster[2], held, empty_below)
+    if cluster is not None and (identifier := int(cluster[1]) % 2**64) not in own:
+        others = [display(name) for name, one in held.items() if identifier in one]
+        return _of_another(others, own) if others else _anew(definition, cluster[2], own, empty_below)
     if done.exit_code:
         words = display(done.output_tail.strip())[-500:]
+        if done.exit_code == _UNREACHABLE and not own and not _is_server(service, definition):
+            return Found(note=f"no database runs in it, and the backup holds none for it: {_NOTHING} ({words})")
         return Found(wrong=f"the probe ended with exit code {done.exit_code}: {words}")
-    if not held:
-        return _anew(definition, "", held, empty_below)
+    if not own:
+        return _anew(definition, "", own, empty_below)
     lines = _COUNT_LINE.findall(said)
     found = tuple(Count(container.service, name, int(rows), int(tables)) for rows, tables, name in lines)
     return Found(found, wrong="" if found else "there is no database in it")
+
+
+def _of_another(others: Sequence[str], own: frozenset[int]) -> Found:
+    """It has a client's settings."""
+    answers = f"the database of {', '.join(others)} answers"
+    if own:
+        return Found(wrong=f"{answers} where its own is asked for: this proves nothing of what the backup holds for it")
+    return Found(note=f"a client, {answers} it: {_NOTHING}")
 
 
 def _anew(definition: Mapping[str, Any], directory: str, held: frozenset[int], empty_below: str) -> Found:
@@ -131,7 +156,7 @@ def _anew(definition: Mapping[str, Any], directory: str, held: frozenset[int], e
         or nearest.get("type") == "tmpfs"
         or any(_covers(one, directory) for one in memory)
     ):
-        return Found(note="it starts empty, as it is to: nothing of its data is proven")
+        return Found(note=f"it starts empty, as it is to: {_NOTHING}")
     where = f" in {display(directory)}" if directory else ""
     had = "not the one that the backup holds" if held else "and the backup holds none for it"
     return Found(wrong=f"the database{where} was made anew when it started, {had}: this proves nothing of the backup")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from stackward.core import images
 from stackward.core.counts import Count, Counted, judge
 from stackward.core.errors import StackwardError
 from stackward.core.model import Service, Stack, display
@@ -35,27 +36,30 @@ class Tools:
 
 @dataclass(slots=True)
 class Booted:
-    """What was seen. It is well unless something is `wrong`."""
+    """What was seen. It is well unless something is `wrong`; `measure` is what the next drill is held against then."""
 
     proofs: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
+    measure: tuple[Count, ...] = ()
 
 
 def boot(tools: Tools, plan: Plan) -> Booted:
     """Start the instance, wait until it is well, probe it. What is wrong ends it; it is left as it is then."""
     seen = Booted()
     services = [service for service in tools.stack.services if service.name in plan.services]
-    first = [service for service in services if _is_database(service, _definition(tools.stack.raw, service))]
-    held = {service.name: databases.clusters(_definition(plan.model, service)) for service in first}
+    first = [service for service in services if goes_first(service, _definition(tools.stack.raw, service))]
+    held = _held(services, tools.stack.raw, plan.model)
     name = display(tools.stack.name)
+    proven = set()
     # One that has nothing of its own may be another one's client: it may write.
-    for service in sorted(first, key=lambda one: not held[one.name]):
+    for service in sorted(first, key=lambda one: not held.get(one.name)):
         tools.step(f"{name}: starting {display(service.name)}, and counting what is in it")
         if not _start(tools, plan, (service.name,), seen):
             return seen
-        _prove_database(tools, plan, service, held[service.name], seen)
+        if _prove_database(tools, plan, service, held, seen):
+            proven.add(service.name)
     _judge(tools, seen)
     if seen.wrong:
         return seen
@@ -63,11 +67,20 @@ def boot(tools: Tools, plan: Plan) -> Booted:
     if not _start(tools, plan, (), seen):
         return seen
     tools.step(f"{name}: probing it")
-    rest = [service for service in services if service not in first or _speaks_web(service)]
+    rest = [service for service in services if service.name not in proven]
     tried = probes.prove(tools.docker, rest, tools.stack.raw, tools.docker.containers(plan.project))
     seen.proofs += [str(proof) for proof in tried if proof.good]
     seen.wrong += [str(proof) for proof in tried if not proof.good]
     return seen
+
+
+def goes_first(service: Service, definition: Mapping[str, Any]) -> bool:
+    """Whether it is a database that is proven alone: by its own command or, PostgreSQL, by its rows."""
+    is_postgres = databases.is_postgres(service, definition)
+    if not service.policy.probe:
+        return is_postgres
+    is_mariadb = images.database(service.image) == "mariadb" or any(d.kind == "mariadb" for d in service.policy.dumps)
+    return probes.is_command(service.policy.probe) and (is_postgres or is_mariadb)
 
 
 def _start(tools: Tools, plan: Plan, only: Sequence[str], seen: Booted) -> bool:
@@ -88,42 +101,46 @@ def _start(tools: Tools, plan: Plan, only: Sequence[str], seen: Booted) -> bool:
     return not seen.wrong
 
 
-def _prove_database(tools: Tools, plan: Plan, service: Service, held: frozenset[int], seen: Booted) -> None:
+def _prove_database(
+    tools: Tools, plan: Plan, service: Service, held: Mapping[str, frozenset[int]], seen: Booted
+) -> bool:
+    """Returns whether it is proven, or known that it cannot be: then nothing is left to be probed."""
     running = [one for one in tools.docker.containers(plan.project) if one.state == "running"]
     container = next((one for one in running if one.service == service.name), None)
-    if container is None or _speaks_web(service):
-        return
+    if container is None:
+        return False
     if service.policy.probe:
         (tried,) = probes.prove(tools.docker, [service], tools.stack.raw, [container])
         (seen.proofs if tried.good else seen.wrong).append(str(tried))
-    elif databases.is_postgres(service, _definition(tools.stack.raw, service)):
-        definition = _definition(plan.model, service)
-        found = databases.count(
-            tools.docker,
-            container,
-            definition,
-            held,
-            empty_below=str(plan.directory / drill_config.EMPTY),
-            patience_seconds=tools.limit_seconds,
-        )
-        said = found.wrong or found.note or "; ".join(map(str, found.counts))
-        (seen.wrong if found.wrong else seen.proofs).append(f"{display(service.name)}: {said}")
-        seen.counts += found.counts
+        return True
+    found = databases.count(
+        tools.docker,
+        container,
+        service,
+        _definition(plan.model, service),
+        held,
+        empty_below=str(plan.directory / drill_config.EMPTY),
+        patience_seconds=tools.limit_seconds,
+    )
+    said = found.wrong or found.note or "; ".join(map(str, found.counts))
+    (seen.wrong if found.wrong else seen.proofs).append(f"{display(service.name)}: {said}")
+    seen.counts += found.counts
+    return not found.note
 
 
 def _judge(tools: Tools, seen: Booted) -> None:
     verdict = judge(tools.stack.name, Counted(tools.at, tuple(seen.counts)), tools.before)
     seen.wrong += verdict.wrong
     seen.warnings += verdict.warnings
+    seen.measure = verdict.measure
 
 
-def _is_database(service: Service, definition: Mapping[str, Any]) -> bool:
-    is_other = any(dump.kind == "mariadb" for dump in service.policy.dumps)
-    return is_other or databases.is_postgres(service, definition)
-
-
-def _speaks_web(service: Service) -> bool:
-    return bool(service.policy.probe) and not probes.is_command(service.policy.probe)
+def _held(
+    services: Sequence[Service], production: Mapping[str, Any], instance: Mapping[str, Any]
+) -> dict[str, frozenset[int]]:
+    """The clusters of every PostgreSQL, also of one that is proven otherwise: others may be its clients."""
+    found = [one for one in services if databases.is_postgres(one, _definition(production, one))]
+    return {one.name: databases.clusters(_definition(instance, one)) for one in found}
 
 
 def _definition(model: Mapping[str, Any], service: Service) -> Mapping[str, Any]:
