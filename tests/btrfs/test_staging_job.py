@@ -206,7 +206,7 @@ def test_networks_of_instances_take_none_of_dockers_own_subnets(staged: Staged, 
         assert set(again) == set(subnets)
         staged.host.settings = replace(settings, staging_subnets=(IPv4Network("198.19.0.0/24"),))
         result = staged.up()
-        assert "no subnet in 198.19.0.0/25 is free" in result.stacks[0].reasons[0]
+        assert "no subnet in the lower half of 198.19.0.0/24 is free" in result.stacks[0].reasons[0]
     finally:
         staged.host.settings = settings
         staged.down()

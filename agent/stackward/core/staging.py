@@ -205,7 +205,7 @@ def _allot(derived: dict[str, Any], facts: Facts, refusals: list[Refusal]) -> No
         containers = staging_networks.containers_of(derived["services"])
         for name, subnet in staging_networks.allot(derived["name"], containers, facts.room).items():
             if subnet is None:
-                ranges = ", ".join(map(str, facts.room.ranges))
+                ranges = facts.room.called or ", ".join(map(str, facts.room.ranges))
                 hint = "STACKWARD_STAGING_SUBNETS: a larger range, or one that nothing else on the host uses"
                 refusals.append(Refusal(f"no subnet in {ranges} is free for its network {display(name)}", hint))
             else:

@@ -24,12 +24,13 @@ _NOWHERE = {"internal": True, "driver_opts": {"com.docker.network.bridge.inhibit
 class Room:
     """Where subnets may be: in `ranges`, and nowhere that is `taken`. `own` are those that the project has now, by network.
 
-    Without ranges Docker chooses.
+    Without ranges Docker chooses. `called` is how whoever set them knows them.
     """
 
     ranges: tuple[IPv4Network, ...] = ()
     taken: tuple[IPv4Network, ...] = ()
     own: Mapping[str, IPv4Network] = field(default_factory=dict)
+    called: str = ""
 
 
 def inner(project: str) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def _room(settings: Settings, docker: Docker | None, place: Place, image: str) -
     halves = [list(one.subnets(prefixlen_diff=1))[place.prober] for one in settings.staging_subnets]
     own = {one.key: subnet for one in networks if one.project == place.project for subnet in parsed(one.subnets)}
     routed = host_routes(docker, image) if place.prober else ()  # the instances of a night are planned with them
-    return Room(tuple(halves), (*parsed(of_others), *routed, *place.subnets), own)
+    called = f"the {('lower', 'upper')[place.prober]} half of {', '.join(map(str, settings.staging_subnets))}"
+    return Room(tuple(halves), (*parsed(of_others), *routed, *place.subnets), own, called)
 
 
 def _named_variables(model: Mapping[str, Any]) -> list[str]:
