@@ -110,8 +110,8 @@ def _config_names(one: Artifact) -> tuple[str, str]:
 
 
 def _config_of_about(artifacts: Sequence[Artifact], at: datetime | None) -> Artifact:
-    """The newest that is not younger, or else the oldest there is."""
+    """The newest that is not younger, or else the oldest there is; the list ends with what a wrong clock has dated."""
     found = [one for one in artifacts if one.kind is ArtifactKind.CONFIG]
     if not found:
         raise NotDerivableError("there is no config backup: `stackward backup --config` makes one")
-    return next((one for one in found if at is None or one.made_at <= at), found[-1])
+    return next((one for one in found if at is None or one.made_at <= at), min(found, key=lambda one: one.made_at))
