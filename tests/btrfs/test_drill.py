@@ -263,8 +263,9 @@ def test_what_backups_do_not_hold_is_productions_of_now_where_it_may_be_read_and
     }
     text = (directory / "compose.yaml").read_text()
     (directory / "compose.yaml").write_text(text.replace('/note:ro", "../other', '/note:ro", "..:/all:ro", "../other'))
-    drilled.back_up(NOW + timedelta(hours=1))
-    (part,) = drilled.drill().stacks
+    later = NOW + timedelta(hours=1)
+    drilled.back_up(later)
+    (part,) = drilled.drill(now=later).stacks
     assert part.outcome is Outcome.SKIPPED
     assert f"web: {root} holds all of production" in part.reasons[0]
     assert drilled.left() == []

@@ -7,7 +7,7 @@ takes for a backup; whatever is left of a killed drill goes with its undo record
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,13 +98,18 @@ def read(data: Path, unpacked: Unpacked, source: Source) -> Copy:
             volumes[tree.volume] = tree.real_path or tree.source
     skipped = [tree for tree in stack.trees if tree.mount_name in staging.uncopied([tree])]
     copies |= dict(_empty_places(unpacked, skipped))
-    _find_sources(model, unpacked, copies)
+    outside = _outside(model, unpacked, copies)
+    copies |= outside.copies
+    for holder, key in _holders(model):
+        holder[key] = outside.of_now.get(str(holder[key]), holder[key])
+    of_now = [path for path in outside.of_now.values() if within(path, mirror.docker_root) and os.path.lexists(path)]
+    warnings = [f"{display(path)} is production's of now: {unpacked.name} does not hold it" for path in of_now]
     here = {path: copy for old, copy in copies.items() for path in _in_copy(unpacked, old)}
     moves = [Move(mirror.root, mirror.root), *(Move(old, copy) for old, copy in {**copies, **here}.items())]
     project = str(model.get("name") or stack.project)
     unread = replace(stack, directory=unpacked.directory, raw=model, project=project, trees=())
     empty = tuple(name for tree in skipped for name in (tree.mount_name, tree.volume) if name)
-    return Copy(unread, tuple(moves), volumes, empty, tuple(dict.fromkeys(unpacked.warnings)))
+    return Copy(unread, tuple(moves), volumes, empty, tuple(dict.fromkeys([*unpacked.warnings, *warnings])))
 
 
 def told(refusals: Iterable[Refusal], data: Path, unpacked: Unpacked, source: Source) -> str:
@@ -119,24 +124,35 @@ def told(refusals: Iterable[Refusal], data: Path, unpacked: Unpacked, source: So
     return "; ".join(dict.fromkeys(found))
 
 
-def _find_sources(model: dict[str, Any], unpacked: Unpacked, copies: dict[str, str]) -> None:
-    """Get what the model names outside the stack's directory. What no backup holds is production's, as `staging` takes it."""
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What a model names outside the stack's directory: `copies` of it, and by its path in the copy what is of now."""
+
+    copies: dict[str, str]
+    of_now: dict[str, str]
+
+
+def _outside(model: dict[str, Any], unpacked: Unpacked, copies: Mapping[str, str]) -> _Outside:
+    """Unpack it, but for what is in `copies`. What no backup holds is production's, as `staging` takes it."""
     mirror = unpacked.mirror
     own = f"{mirror.docker_root}/{unpacked.stack.name}"
+    found = _Outside({}, {})
     for holder, key in _holders(model):
         path = str(holder[key])
         original = mirror.original(path)
         leads_to = mirror.original(os.path.realpath(path))  # by a link in the copy
         for one in dict.fromkeys((original, leads_to)):
-            if any(within(one, old) for old in copies) or within(mirror.docker_root, one):
+            if _is_in(one, copies, found.copies) or within(mirror.docker_root, one):
                 continue
             if within(one, mirror.docker_root) and unpacked.take(one) and not _is_hollow(mirror.place(one), one):
-                copies[one] = mirror.place(one)
-        if original == path or within(original, own) or any(within(original, old) for old in copies):
-            continue
-        holder[key] = original
-        if within(original, mirror.docker_root) and os.path.lexists(original):
-            unpacked.warnings.append(f"{display(original)} is production's of now: {unpacked.name} does not hold it")
+                found.copies[one] = mirror.place(one)
+        if original != path and not within(original, own) and not _is_in(original, copies, found.copies):
+            found.of_now[path] = original
+    return found
+
+
+def _is_in(path: str, *copies: Mapping[str, str]) -> bool:
+    return any(within(path, old) for one in copies for old in one)
 
 
 def _is_hollow(place: str, original: str) -> bool:
