@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -399,6 +400,99 @@ def test_what_compose_cannot_start_at_once_after_a_kill_is_started_all_the_same(
         timer.join()
         shop.remove(api)
         api.remove_network(shop.name)
+
+
+ENDED = """
+services:
+  web:
+    image: {image}
+    command: [sh, -c, "while sleep 0.1; do echo written >> /files/log; done"]
+    stop_signal: SIGKILL
+    network_mode: none
+    volumes: ["files:/files"]
+  seed:
+    image: {image}
+    command: [sh, -c, "echo seeded >> /files/seed"]
+    networks: [outer]
+    volumes: ["files:/files", "/unnamed"]
+networks:
+  outer: {{external: true, name: {network}}}
+volumes:
+  files: {{}}
+"""
+
+
+def test_what_compose_cannot_make_again_is_told_and_made_as_soon_as_it_can(
+    with_volume: ShopWithVolume, api: Any
+) -> None:
+    """It had ended, so that nobody would miss it."""
+    shop = with_volume
+    shop.host.stack(shop.name, ENDED.format(image=shop.image, network=shop.name))
+    network = api.create_network(shop.name, internal=True)["Id"]
+    shop.up(api)
+    api.wait(f"{shop.name}-seed-1", timeout=20)
+    before = inside(shop, "seed")
+    api.remove_network(network)
+    try:
+        result = shop.convert("files")
+        assert result.outcome is Outcome.FAILED
+        assert f"docker compose up --no-start seed` in {shop.directory}" in result.stacks[0].reasons[0]
+        assert shop.running() == ["web"]
+        assert shop.place == shop.target(shop.files)
+        undo = Undo(shop.host.settings.state_dir / "undo", Docker(DOCKER_HOST))
+        assert "could not take back" in undo.take_back_open()[0]
+        network = api.create_network(shop.name, internal=True)["Id"]
+        recover(shop)
+        states = {one.service: one.state for one in Docker(DOCKER_HOST).containers(shop.name)}
+        assert states == {"web": "running", "seed": "created"}
+        assert inside(shop, "seed") == before
+    finally:
+        shop.remove(api)
+        with suppress(docker.errors.NotFound):
+            api.remove_network(network)
+
+
+def test_a_container_whose_service_is_no_more_is_not_tried_for_ever(shop: Shop) -> None:
+    undo = Undo(shop.host.settings.state_dir / "undo", Docker(DOCKER_HOST))
+    with undo.promised("volumes are exchanged", [Step("create", str(shop.directory), "gone")]):
+        pass
+    assert undo.open_count() == 0
+
+
+def test_what_ran_and_cannot_be_started_again_is_told(with_volume: ShopWithVolume, api: Any) -> None:
+    """Somebody takes its port while it stands still."""
+    shop = with_volume
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    file = shop.directory / "compose.yaml"
+    file.write_text(file.read_text().replace("network_mode: none", f"ports: ['127.0.0.1:{port}:80']"))
+    shop.up(api)
+    with socket.socket() as taker:
+        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def take() -> None:
+            for _ in range(2000):
+                with suppress(OSError):
+                    taker.bind(("127.0.0.1", port))
+                    taker.listen()
+                    return
+                time.sleep(0.005)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            result = shop.convert("files")
+        finally:
+            thread.join()
+    try:
+        assert result.outcome is Outcome.WARN
+        assert result.stacks[0].reasons == (
+            f"web ran, and does not now: `docker compose up -d web` in {shop.directory}",
+        )
+        assert shop.place == shop.target(shop.files)
+    finally:
+        compose.down(shop.directory)
 
 
 def test_a_container_that_nobody_would_make_again_is_in_the_way(with_volume: ShopWithVolume, api: Any) -> None:

@@ -6,7 +6,8 @@ What was there is kept for seven days.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,11 +19,12 @@ from stackward.core.model import Container, Counts, JobResult, Outcome, Stack, S
 from stackward.steps import quiesce, sizes
 from stackward.steps.restore import kept, restoring
 from stackward.steps.restore.restoring import Means
-from stackward.steps.undo import Step
+from stackward.steps.undo import Step, WayBackError
 from stackward.steps.volume import conversion, snapshots, volume_move
 from stackward.steps.volume.conversion import Move, Situation
 from stackward.steps.volume.volume_move import KEPT_SUFFIX, VolumeMove
 from stackward.tools import filesystem
+from stackward.tools.docker_stand_ins import is_stand_in
 
 WHAT = "move to the volume"
 _SIZE_SECONDS = 600.0
@@ -83,8 +85,9 @@ def run(request: Request, means: Means, discovery_stacks: Sequence[Stack]) -> Jo
     still, proofs = _move(means, stack, plan.moves)
     details["proofs"] = proofs
     counts = Counts(files=sum(one["paths"] for one in proofs), bytes=sum(one["bytes"] for one in proofs))
-    part = StackResult(stack.name, Outcome.OK, (), counts, still)
-    return JobResult(Outcome.OK, stacks=(part,), counts=counts, details=details)
+    outcome, reasons = _remade(means, stack, plan.remade)
+    part = StackResult(stack.name, outcome, reasons, counts, still)
+    return JobResult(outcome, stacks=(part,), counts=counts, details=details)
 
 
 def undo_last(stack_name: str, means: Means, discovery_stacks: Sequence[Stack]) -> JobResult:
@@ -116,8 +119,11 @@ def undo_last(stack_name: str, means: Means, discovery_stacks: Sequence[Stack]) 
     ):
         places = kept.put_back(means.kept, record, means.now)["places"]
     places += [f"volume {display(step.subject)}" for step, _ in volumes]
-    part = StackResult(stack.name, Outcome.OK, standstill_seconds=still.seconds)
-    return JobResult(Outcome.OK, stacks=(part,), details={"undone": record.what, "places": places, "left": targets})
+    outcome, reasons = _remade(
+        means, stack, volume_move.having(stack.containers, {step.subject for step, _ in volumes})
+    )
+    part = StackResult(stack.name, outcome, reasons, standstill_seconds=still.seconds)
+    return JobResult(outcome, stacks=(part,), details={"undone": record.what, "places": places, "left": targets})
 
 
 def _plain_again(means: Means, stack: Stack) -> list[tuple[Step, str]]:
@@ -162,7 +168,7 @@ def _plan(request: Request, means: Means, stack: Stack, stacks: Sequence[Stack])
         else:
             moves.append(conversion.move_for(tree, situation))
             notes |= dict.fromkeys(conversion.readers(stack, tree, situation))
-    remade = _having(stack, {move.tree.volume for move in moves} - {None})
+    remade = volume_move.having(stack.containers, {move.tree.volume for move in moves if move.tree.volume})
     return Plan(tuple(moves), tuple(done), tuple(staying), remade, tuple(notes))
 
 
@@ -235,29 +241,54 @@ def _bound(means: Means, move: Move) -> Step:
     return conversion.volume_step(move, info)
 
 
-def _having(stack: Stack, volumes: Collection[str | None]) -> tuple[Container, ...]:
-    """The containers that are removed, since Docker removes no volume that one has, and that Compose makes again."""
-    return tuple(one for one in stack.containers if any(mount.name in volumes for mount in one.mounts))
-
-
 @contextmanager
 def _volumes_exchanged(means: Means, stack: Stack, steps: Sequence[Step]) -> Iterator[None]:
     """The body runs when the volumes were removed and made again; afterwards Compose makes the containers that had them.
 
-    It starts those that ran.
-
-    Whoever finds it broken off finishes it, or leaves the volume as it was, and has the services started.
+    It starts those that ran. What Compose cannot make again is told by `_remade`, and is tried again by whoever finds the
+    record of it, as where it was broken off: it is finished, or the volume left as it was, and the services are started.
     """
     if not steps or means.docker is None:
         yield
         return
-    having = _having(stack, {step.subject for step in steps})
+    having = volume_move.having(stack.containers, {step.subject for step in steps})
     every = dict.fromkeys(one.service for one in having)
     running = dict.fromkeys(one.service for one in having if one.runs)
     again = [Step("create", str(stack.directory), service) for service in every]
     again += [Step("up", str(stack.directory), service) for service in running]
-    with means.undo.promised(f"volumes of stack {stack.name} are exchanged", [*steps, *again]):
-        means.reach("convert-volumes")
-        for step in steps:
-            volume_move.exchange(means.docker, step.detail, means.reach)
-        yield
+    is_done = False
+    try:
+        with means.undo.promised(f"volumes of stack {stack.name} are exchanged", [*steps, *again]):
+            means.reach("convert-volumes")
+            for step in steps:
+                volume_move.exchange(means.docker, step.detail, means.reach)
+            yield
+            is_done = True
+    except WayBackError:
+        if not is_done:
+            raise
+
+
+def _remade(means: Means, stack: Stack, remade: Sequence[Container]) -> tuple[Outcome, tuple[str, ...]]:
+    """Whether the containers that went with their volumes are there again, and run if they did; if not, what to do."""
+    if not remade or means.docker is None:
+        return Outcome.OK, ()
+    now = [one for one in means.docker.containers(stack.project) if not is_stand_in(one)]
+    gone = _fewer(remade, now)
+    well = [one for one in now if one.runs or (one.state == "exited" and not (one.exit_code or one.error))]
+    idle = [name for name in _fewer([one for one in remade if one.runs], well) if name not in gone]
+    where = f"in {display(stack.directory)}"
+    reasons = [
+        f"Compose could not make a container of {display(name)} again: `docker compose up --no-start {display(name)}`"
+        f" {where} says why; it is tried again when the appliance starts, and before its next run"
+        for name in gone
+    ]
+    reasons += [
+        f"{display(name)} ran, and does not now: `docker compose up -d {display(name)}` {where}" for name in idle
+    ]
+    return Outcome.FAILED if gone else Outcome.WARN if idle else Outcome.OK, tuple(reasons)
+
+
+def _fewer(before: Iterable[Container], now: Iterable[Container]) -> list[str]:
+    """The services that have fewer containers than before."""
+    return sorted(Counter(one.service for one in before) - Counter(one.service for one in now))

@@ -246,11 +246,21 @@ class Undo:
 def _up(step: Step) -> None:
     """A project that does not start by then would not start at the next tick either: the job that minds it says so."""
     if os.path.isdir(step.subject):
-        _insist(lambda: compose.up(Path(step.subject), (step.detail,) if step.detail else ()))
+        with suppress(process.CommandError):
+            _insist(lambda: compose.up(Path(step.subject), (step.detail,) if step.detail else ()))
 
 
 def _create(step: Step) -> None:
-    _insist(lambda: compose.create(Path(step.subject), (step.detail,)))
+    """Nobody minds a container that is not there: until it is, or its compose file has the service no more, this fails."""
+    directory = Path(step.subject)
+    if not directory.is_dir():
+        return
+    try:
+        _insist(lambda: compose.create(directory, (step.detail,)))
+    except process.CommandError:
+        if compose.is_readable(directory) and step.detail not in (compose.resolve(directory).get("services") or {}):
+            return
+        raise
 
 
 def _insist(act: Callable[[], None]) -> None:
@@ -260,9 +270,7 @@ def _insist(act: Callable[[], None]) -> None:
             return act()
         except process.CommandError:
             time.sleep(pause_seconds)
-    with suppress(process.CommandError):
-        act()
-    return None
+    return act()
 
 
 def _unit(step: Step) -> None:

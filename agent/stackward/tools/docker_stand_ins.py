@@ -18,7 +18,10 @@ from stackward.tools.docker_values import PROJECT_LABEL
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stackward.core.model import Container
+
 _LABEL = "stackward.stands-in"
+_SUFFIX = ".stackward"
 _SERVICE_LABEL = "com.docker.compose.service"
 _NUMBER_LABEL = "com.docker.compose.container-number"
 _OUTDATED = {"com.docker.compose.config-hash": "none"}  # without any, Compose does not see it
@@ -58,7 +61,7 @@ class StandIns(Engine):
                     self._api.remove_container(entry["Id"], v=False, force=True)
 
     def _put_up(self, found: Mapping[str, Any], labels: Mapping[str, str]) -> None:
-        name = f"{str(found['Name']).lstrip('/')}.stackward"
+        name = f"{str(found['Name']).lstrip('/')}{_SUFFIX}"
         with suppress(docker.errors.NotFound):
             self._api.remove_container(name, v=False)  # a killed run's
         kept, hidden = [], {}
@@ -76,6 +79,11 @@ class StandIns(Engine):
             host_config=self._api.create_host_config(binds=kept, tmpfs=hidden, network_mode="none"),
             healthcheck={"test": ["NONE"]},
         )
+
+
+def is_stand_in(container: Container) -> bool:
+    """By its name, as it is made."""
+    return container.name.endswith(_SUFFIX)
 
 
 def _which(labels: Mapping[str, str]) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def _volume_of_others(stack: Stack, tree: Tree, situation: Situation) -> str:
 
 def not_made_again(stack: Stack, volume: str) -> str:
     """Which container would be lost with the volume that Docker has to remove, and why; or ""."""
-    found = volume_move.having(stack.containers, volume)
+    found = volume_move.having(stack.containers, [volume])
     known = {service.name for service in stack.services}
     for one in found:
         if not one.one_off and one.service not in known:

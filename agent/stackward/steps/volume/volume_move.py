@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -72,9 +72,9 @@ def exchange(docker: Docker, written: str, reached: Callable[[str], None] = lamb
         _finish(docker, move)
 
 
-def having(containers: Iterable[Container], name: str) -> tuple[Container, ...]:
-    """Those that have the volume, also while they do not run."""
-    return tuple(one for one in containers if any(mount.name == name for mount in one.mounts))
+def having(containers: Iterable[Container], names: Collection[str]) -> tuple[Container, ...]:
+    """Those that have one of the volumes, also while they do not run."""
+    return tuple(one for one in containers if any(mount.name in names for mount in one.mounts))
 
 
 def lasting(containers: Sequence[Container]) -> str:
@@ -139,8 +139,8 @@ def _explained(written: str) -> Iterator[VolumeMove]:
 def _stop(docker: Docker, move: VolumeMove) -> None:
     """Stop the stack's own containers that were started on the volume while it was empty."""
     project = move.labels.get(PROJECT_LABEL)
-    for container in docker.containers(project):
-        if any(mount.name == move.name for mount in container.mounts) and container.runs:
+    for container in having(docker.containers(project), [move.name]):
+        if container.runs:
             docker.stop(container.id)
 
 
@@ -150,7 +150,7 @@ def _free(docker: Docker, name: str) -> None:
     Raises:
         DockerError: one of them runs, or nobody would make it again; nothing was changed.
     """
-    found = having(docker.containers(), name)
+    found = having(docker.containers(), [name])
     for container in found:
         if container.runs:
             raise DockerError(f"{container.name} runs on it", hint="stop it, and try again")
