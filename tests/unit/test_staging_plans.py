@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import uuid
+from ipaddress import IPv4Network
 
 import pytest
 import yaml
 
+from stackward.core import staging_networks
 from stackward.steps.instance import staging
 from stackward.tools import compose
 from stackward.tools.docker import Docker
@@ -209,6 +211,18 @@ def test_all_that_an_override_adds_is_marked_as_the_instances(host, stack):
     model = plan_of(host)["shop"].model
     made = [model["volumes"]["more"], *model["networks"].values()]
     assert [one["labels"] for one in made] == [{"stackward.instance": "shop-staging"}] * len(made)
+
+
+def test_no_instance_takes_a_subnet_that_the_host_has_a_route_to(host, stack):
+    stack("shop", web())
+    stacks = host.discover().stacks
+    lower, upper = IPv4Network("198.19.0.0/16").subnets()
+    for routes, refused in (((lower,), True), ((upper,), False), (tuple(lower.subnets())[:1], False)):
+        (plan,) = staging.plans(host.settings, None, stacks, routes=routes)
+        assert ("no subnet in the lower half of 198.19.0.0/16 is free" in reasons(plan)) is refused
+        assert refused or not any(
+            one.overlaps(route) for one in staging_networks.subnets(plan.model) for route in routes
+        )
 
 
 def test_of_two_that_want_one_port_the_second_is_refused(host, stack):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from stackward.config import Settings
@@ -17,10 +18,11 @@ from stackward.core.staging import PROXY
 from stackward.stacks.membership import DRILL_SUFFIX
 from stackward.steps import catalog, crashpoints
 from stackward.steps.catalog import Artifact
-from stackward.steps.instance import drill_boot, drill_config, drill_copy, drill_source, staging
+from stackward.steps.instance import drill_boot, drill_config, drill_copy, drill_source, staging, staging_look
 from stackward.steps.instance.drill_copy import Copy
 from stackward.steps.instance.drill_source import NotDerivableError, Source
-from stackward.steps.instance.staging import Place, Plan
+from stackward.steps.instance.place import Place
+from stackward.steps.instance.staging import Plan
 from stackward.steps.undo import Step, Undo, WayBackError
 from stackward.store import Drill, Store
 from stackward.tools import filesystem
@@ -170,7 +172,8 @@ def _seen(
             unpacked = drill_config.place(means.settings, artifacts, source.config, stack, home)
             means.reach("drill-placed")
             copy = drill_copy.read(data, unpacked, source)
-            place = _place(stack, copy, home)
+            routes = staging_look.host_routes(means.settings, docker, image)
+            place = _place(stack, copy, home, routes)
             plan = staging.derive(means.settings, docker, copy.stack, place, image)
             if plan.refusals:
                 raise NotDerivableError(drill_copy.told(plan.refusals, data, unpacked, source))
@@ -180,15 +183,16 @@ def _seen(
         return _Seen(wrong=(f"not all of the drill could be removed yet: {error.message}",))
 
 
-def _place(stack: Stack, copy: Copy, home: Path) -> Place:
+def _place(stack: Stack, copy: Copy, home: Path, routes: tuple[IPv4Network, ...]) -> Place:
     return Place(
         home,
         stack.project + DRILL_SUFFIX,
         copy.moves,
-        prober=True,
+        is_drill=True,
         empty=copy.empty,
         volumes=copy.volumes,
         wait_seconds=WAIT_SECONDS,
+        subnets=routes,
     )
 
 

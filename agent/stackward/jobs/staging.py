@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from typing import Any
 
 from stackward.config import Settings
@@ -21,7 +22,7 @@ from stackward.core.staging import WAIT_SECONDS
 from stackward.core.unit_names import STAGING_TARGET
 from stackward.steps import crashpoints
 from stackward.steps.backup.sources import NIGHTLY
-from stackward.steps.instance import healthy, instances, leftovers, staging
+from stackward.steps.instance import healthy, instances, leftovers, staging, staging_look
 from stackward.steps.instance.instances import Hands
 from stackward.steps.instance.staging import Plan
 from stackward.steps.undo import Step, Undo
@@ -66,7 +67,7 @@ def refresh(means: Means, stacks: Sequence[Stack], *, dry_run: bool = False) -> 
         return JobResult(Outcome.SKIPPED, ("no stack has staging on: the label stackward.staging",))
     snapshots.require(means.settings.volume)
     hands = _hands(means)
-    plans = staging.plans(means.settings, hands.docker, stacks, fresh=True, to_start=not dry_run)
+    plans = staging.plans(means.settings, hands.docker, stacks, fresh=True, routes=() if dry_run else _routes(hands))
     if dry_run:
         return _planned(plans)
     wanted = [one for one in plans if not one.refusals]
@@ -107,7 +108,7 @@ def up(means: Means, stacks: Sequence[Stack], names: Sequence[str]) -> JobResult
         RefusedError: there is no `.nightly`, or Docker does not answer.
     """
     hands = _hands(means)
-    plans = staging.plans(means.settings, hands.docker, stacks, to_start=True)
+    plans = staging.plans(means.settings, hands.docker, stacks, routes=_routes(hands))
     if not (means.settings.volume / NIGHTLY).is_dir() and any(not one.service for one in plans):
         raise RefusedError(
             "there is no .nightly on the volume yet", hint="`stackward staging refresh` makes it, and starts all"
@@ -216,6 +217,10 @@ def _hands(means: Means) -> Hands:
     if means.docker is None:
         raise RefusedError("no Docker Engine answers: staging instances cannot be started", hint="start Docker")
     return Hands.find(means.settings, means.docker)
+
+
+def _routes(hands: Hands) -> tuple[IPv4Network, ...]:
+    return staging_look.host_routes(hands.settings, hands.docker, staging.own_image(hands.docker))
 
 
 def _refused(plans: Sequence[Plan]) -> list[StackResult]:

@@ -17,12 +17,13 @@ from stackward.config import Settings
 from stackward.core import staging, staging_networks, staging_ports
 from stackward.core.errors import StackwardError
 from stackward.core.model import Stack, Tree, display
-from stackward.core.staging import WAIT_SECONDS, Derived, Facts, Move, Refusal, Wish
+from stackward.core.staging import Derived, Facts, Move, Refusal, Wish
 from stackward.core.staging_ports import HostPort
 from stackward.stacks import places
 from stackward.stacks.membership import STAGING_SUFFIX
 from stackward.steps.backup.sources import NIGHTLY
-from stackward.steps.instance.staging_look import host_routes, look, sources
+from stackward.steps.instance.place import Place
+from stackward.steps.instance.staging_look import look, sources
 from stackward.tools import compose, filesystem
 from stackward.tools.compose_files import load_yaml
 from stackward.tools.docker import PROJECT_LABEL, Docker
@@ -61,47 +62,32 @@ class Plan:
         return self.stack.policy.staged.wait_seconds or usual
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an instance is kept, what its project is called, and what of production it finds where.
-
-    `volumes` has the real paths of named volumes, as far as the stack's trees do not say them. `wait_seconds` is how long
-    an instance there may take to become well where the stack does not say. `subnets` are others'.
-    """
-
-    directory: Path
-    project: str
-    moves: tuple[Move, ...]
-    prober: bool = False
-    empty: tuple[str, ...] = ()
-    volumes: Mapping[str, str] = field(default_factory=dict)
-    wait_seconds: float = WAIT_SECONDS
-    subnets: tuple[IPv4Network, ...] = ()
-
-
 def home(settings: Settings, stack: str) -> Path:
     """Where a stack's generated project lies, whether there is one or not; the host's unit looks there, too."""
     return settings.state_dir / "staging" / stack
 
 
 def plans(
-    settings: Settings, docker: Docker | None, stacks: Sequence[Stack], *, fresh: bool = False, to_start: bool = False
+    settings: Settings,
+    docker: Docker | None,
+    stacks: Sequence[Stack],
+    *,
+    fresh: bool = False,
+    routes: Sequence[IPv4Network] = (),
 ) -> list[Plan]:
     """The instance of every stack that is to have one, by name. Where two want the same port, the second has none.
 
     A port that production takes is production's, also while it does not run.
 
-    `fresh` says that `.nightly` is about to be made anew: then what counts is what is on the volume now. With `to_start`
-    the host is asked for its routes, which takes a container.
+    `fresh` says that `.nightly` is about to be made anew: then what counts is what is on the volume now. `routes` are the
+    host's: to be known where instances are to start, see `staging_look.host_routes`.
     """
     image = own_image(docker)
     found: list[Plan] = []
-    is_any = any(stack.policy.staging for stack in stacks)
-    routed = host_routes(docker, image) if to_start and is_any and settings.staging_subnets else ()
     for stack in stacks:
         if stack.policy.staging:
             theirs = [subnet for one in found for subnet in staging_networks.subnets(one.model)]
-            found.append(plan(settings, docker, stack, image, fresh=fresh, subnets=[*routed, *theirs]))
+            found.append(plan(settings, docker, stack, image, fresh=fresh, subnets=[*routes, *theirs]))
     taken = [(port, f"by {display(stack.name)} itself") for stack in stacks for port in published(stack)]
     checked = []
     for one in sorted(found, key=lambda each: os.fsencode(each.stack.name)):
@@ -183,14 +169,13 @@ def plan(
         home(settings, stack.name),
         stack.project + STAGING_SUFFIX,
         (Move(str(volume), str(volume / NIGHTLY)),),
+        is_fresh=fresh,
         subnets=tuple(subnets),
     )
-    return derive(settings, docker, stack, place, image, fresh=fresh)
+    return derive(settings, docker, stack, place, image)
 
 
-def derive(
-    settings: Settings, docker: Docker | None, stack: Stack, place: Place, image: str, *, fresh: bool = False
-) -> Plan:
+def derive(settings: Settings, docker: Docker | None, stack: Stack, place: Place, image: str) -> Plan:
     """An instance of the stack at a place; with `compose.staging.yaml`, if there is one, merged over it."""
     if not stack.resolved:
         refusal = Refusal(f"Compose cannot read {display(stack.name)}", "`stackward check` says why")
@@ -202,14 +187,14 @@ def derive(
         services=staged.services,
         without=(staged.service,) if staged.service else (),
         present=frozenset(container.service for container in stack.containers),
-        publish=() if place.prober else staged.publish,
+        publish=() if place.is_drill else staged.publish,
         environment=staged.environment,
         empty=(*staged.empty, *place.empty),
-        prober=place.prober,
+        prober=place.is_drill,
         wait_seconds=staged.wait_seconds or place.wait_seconds,
     )
     try:
-        facts = look(settings, docker, stack, place, image, fresh=fresh)
+        facts = look(settings, docker, stack, place, image)
     except compose.ComposeError as error:
         refusal = Refusal(f"Compose cannot read what secrets and configs are set to: {display(error.message)}")
         return Plan(stack, place.project, place.directory, refusals=(refusal,))

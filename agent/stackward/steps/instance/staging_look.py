@@ -7,22 +7,18 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stackward.config import Settings
 from stackward.core.model import Stack
 from stackward.core.staging import Facts
 from stackward.core.staging_networks import Room, parsed
+from stackward.steps.instance.place import Place
 from stackward.tools import compose
 from stackward.tools.docker import Docker, DockerError
 
-if TYPE_CHECKING:
-    from stackward.steps.instance.staging import Place
 
-
-def look(
-    settings: Settings, docker: Docker | None, stack: Stack, place: Place, image: str, *, fresh: bool = False
-) -> Facts:
+def look(settings: Settings, docker: Docker | None, stack: Stack, place: Place, image: str) -> Facts:
     """What the derivation must know of the host."""
     volumes = {tree.volume: str(tree.path) for tree in stack.trees if tree.volume}
     volumes = _inner_volumes(docker, stack) | volumes | dict(place.volumes)
@@ -40,14 +36,17 @@ def look(
         variables=compose.variables(stack.directory, _named_variables(stack.raw)),
         proxy_image=image,
         home=os.fspath(place.directory),
-        room=_room(settings, docker, place, image),
+        room=_room(settings, docker, place),
     )
-    return replace(facts, kinds=_kinds(facts, _subpaths(stack.raw), fresh=fresh))
+    return replace(facts, kinds=_kinds(facts, _subpaths(stack.raw), fresh=place.is_fresh))
 
 
-def host_routes(docker: Docker | None, image: str) -> tuple[IPv4Network, ...]:
-    """What no network of an instance may take from the host, Docker's own networks aside; nothing where it cannot be told."""
-    if docker is None or not image:
+def host_routes(settings: Settings, docker: Docker | None, image: str) -> tuple[IPv4Network, ...]:
+    """What no network of an instance may take from the host, Docker's own networks aside; nothing where it cannot be told.
+
+    To be asked by whoever starts one: it takes a container, of the appliance's own image.
+    """
+    if docker is None or not image or not settings.staging_subnets:
         return ()
     try:
         known = {subnet for one in docker.networks() for subnet in parsed(one.subnets)}
@@ -56,15 +55,14 @@ def host_routes(docker: Docker | None, image: str) -> tuple[IPv4Network, ...]:
         return ()
 
 
-def _room(settings: Settings, docker: Docker | None, place: Place, image: str) -> Room:
+def _room(settings: Settings, docker: Docker | None, place: Place) -> Room:
     """Drills and staging have a half each: they are planned side by side, and none sees what the other will take."""
     networks = docker.networks() if docker is not None else []
     of_others = [subnet for one in networks if one.project != place.project for subnet in one.subnets]
-    halves = [list(one.subnets(prefixlen_diff=1))[place.prober] for one in settings.staging_subnets]
+    halves = [list(one.subnets(prefixlen_diff=1))[place.is_drill] for one in settings.staging_subnets]
     own = {one.key: subnet for one in networks if one.project == place.project for subnet in parsed(one.subnets)}
-    routed = host_routes(docker, image) if place.prober else ()  # the instances of a night are planned with them
-    called = f"the {('lower', 'upper')[place.prober]} half of {', '.join(map(str, settings.staging_subnets))}"
-    return Room(tuple(halves), (*parsed(of_others), *routed, *place.subnets), own, called)
+    called = f"the {('lower', 'upper')[place.is_drill]} half of {', '.join(map(str, settings.staging_subnets))}"
+    return Room(tuple(halves), (*parsed(of_others), *place.subnets), own, called)
 
 
 def _named_variables(model: Mapping[str, Any]) -> list[str]:
