@@ -156,6 +156,36 @@ def odd_tree(directory: Path) -> None:
     subprocess.run(["setfacl", "-m", "u:1234:rw", root + b"/-rf"], check=True)
 
 
+def attributed_tree(directory: Path) -> None:
+    """Access lists and attributes of every kind, inherited ones too."""
+    (directory / "d").mkdir(parents=True)
+    subprocess.run(["setfacl", "-d", "-m", "u:7:rwx", directory / "d"], check=True)
+    for number in range(3):
+        file = directory / f"file{number}"
+        file.write_bytes(bytes(100_000))
+        subprocess.run(["setfacl", "-m", f"u:{number + 3}:r", file], check=True)
+        os.setxattr(file, "user.note", b"kept")
+        os.setxattr(file, "trusted.note", b"kept too")
+    (directory / "d/inherits").touch()
+    os.link(directory / "file0", directory / "link")
+
+
+@pytest.mark.parametrize("full_scan", [False, True], ids=["nightly", "full scan"])
+def test_access_lists_and_attributes_stay_and_cost_nothing_night_after_night(
+    host: Host, place: Path, full_scan: bool
+) -> None:
+    data = place / "a"
+    host.stack("a", data)
+    attributed_tree(data)
+    host.back_up()
+    for night in range(1, 4):
+        (data / "other").write_text(f"{night}")
+        result = host.back_up(NIGHT + timedelta(days=night), full_scan=full_scan)
+        newest = host.settings.backup_root / host.listed()[-1]
+        assert account(newest / "a") == account(data)
+        assert result.counts.bytes_changed == 1
+
+
 def check_sums(backup: Path) -> subprocess.CompletedProcess[bytes]:
     argv = ["sha256sum", "--check", "--strict", "--quiet", "MANIFEST.sha256"]
     return subprocess.run(argv, cwd=backup, capture_output=True, check=False)
@@ -477,8 +507,13 @@ def test_a_file_with_very_many_names_is_copied_under_all(host: Host, root: Path,
     os.utime(data / "first", ns=(before.st_atime_ns, before.st_mtime_ns))
     second = host.back_up(NIGHT + timedelta(days=1), full_scan=full_scan)
     assert scans(second) == {"a full scan was asked for" if full_scan else ""}
+    for number in range(3000):
+        os.link(data / "first", data / f"more{number}")
+    host.back_up(NIGHT + timedelta(days=2), full_scan=full_scan)
+    for night in host.listed()[1:]:
+        assert len(os.listdir(root / night / "a")) == (601 if "22" in night else 3601)
+        assert check_sums(root / night).returncode == 0
     assert account(root / host.listed()[-1] / "a") == account(data)
-    assert check_sums(root / host.listed()[-1]).returncode == 0
 
 
 def test_more_names_than_a_file_system_links_are_copied_all_the_same(tmp_path: Path, volume: Path) -> None:

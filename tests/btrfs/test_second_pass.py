@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
 
 from btrfs.test_backup_data import account, change, odd_tree, root  # noqa: F401 - a fixture
 from stackward.steps.backup import copying, day, second_pass
-from stackward.tools import rsync
+from stackward.tools import filesystem, rsync
 
 pytestmark = pytest.mark.btrfs
 
@@ -37,9 +38,10 @@ def test_both_passes_give_what_the_tree_is(root: Path, tmp_path: Path, seed: int
     before = account(base / "a")
     change(source, dice)
     made = day.begin(root, "data-2026-11-22", "two", base)
+    began = filesystem.stamp()
     first = copying.first_pass(made, source, "a", base, ())
     change(source, dice)
-    done = second_pass.copy(made, source, "a", (), first, plenty)
+    done = second_pass.copy(made, source, "a", (), first, began, plenty)
     assert account(made.path / "a") == account(source)
     assert account(base / "a") == before
     assert done.bytes == rsync.copy(source, tmp_path / "whole").bytes
@@ -55,6 +57,7 @@ def test_no_name_of_a_file_is_written_through(root: Path, tmp_path: Path, how: s
     base = first_night(root, source)
     before = account(base / "a")
     made = day.begin(root, "data-2026-11-22", "two", base)
+    began = filesystem.stamp()
     first = copying.first_pass(made, source, "a", base, ())
     if how == "mode":
         (source / "two").chmod(0o600)
@@ -66,10 +69,37 @@ def test_no_name_of_a_file_is_written_through(root: Path, tmp_path: Path, how: s
         (source / "two").write_text("something else")
     elif how == "one name less":
         (source / "one").unlink()
-    done = second_pass.copy(made, source, "a", (), first, plenty)
+    done = second_pass.copy(made, source, "a", (), first, began, plenty)
     assert account(base / "a") == before
     assert account(made.path / "a") == account(source)
     assert done.files_changed == {"nothing": 0}.get(how, done.files_changed)
+
+
+@pytest.mark.parametrize("how", ["content", "content and mode", "directory"])
+def test_what_changes_between_the_passes_with_its_time_kept_is_copied(root: Path, tmp_path: Path, how: str) -> None:  # noqa: F811
+    source = tmp_path / "live"
+    for name in ("one", "two"):
+        (source / name).mkdir(parents=True)
+        (source / name / "file").write_text(name)
+        for path in ("file", "."):
+            os.utime(source / name / path, ns=(0, 0))
+    base = first_night(root, source)
+    before = account(base / "a")
+    made = day.begin(root, "data-2026-11-22", "two", base)
+    time.sleep(1.1)
+    began = filesystem.stamp()
+    first = copying.first_pass(made, source, "a", base, ())
+    if how == "directory":
+        (source / "one").rename(source / "three")
+        (source / "two").rename(source / "one")
+    else:
+        (source / "one/file").write_text("new")
+        os.utime(source / "one/file", ns=(0, 0))
+    if how == "content and mode":
+        (source / "one/file").chmod(0o600)
+    second_pass.copy(made, source, "a", (), first, began, plenty)
+    assert account(made.path / "a") == account(source)
+    assert account(base / "a") == before
 
 
 @pytest.mark.parametrize("kind", ["directory to link", "link to directory", "file to directory", "directory to file"])
@@ -94,6 +124,7 @@ def test_what_becomes_something_else_leads_nowhere(root: Path, tmp_path: Path, k
     make(was)
     base = first_night(root, source)
     made = day.begin(root, "data-2026-11-22", "two", base)
+    began = filesystem.stamp()
     first = copying.first_pass(made, source, "a", base, ())
     if was == "directory":
         (source / "it/within").unlink()
@@ -101,6 +132,6 @@ def test_what_becomes_something_else_leads_nowhere(root: Path, tmp_path: Path, k
     else:
         (source / "it").unlink()
     make(is_now)
-    second_pass.copy(made, source, "a", (), first, plenty)
+    second_pass.copy(made, source, "a", (), first, began, plenty)
     assert account(made.path / "a") == account(source)
     assert sorted(os.listdir(outside)) == ["file", "within"]

@@ -27,6 +27,7 @@ from stackward.core.model import Outcome
 from stackward.core.progress import Silent
 from stackward.jobs import verify
 from stackward.steps.backup.day import read_index
+from stackward.tools import btrfs
 
 pytestmark = pytest.mark.btrfs
 DAY = timedelta(days=1)
@@ -138,6 +139,65 @@ def test_one_stacks_day_is_made_again_where_the_others_checksums_cannot_be_read(
     assert account(root / "data-2026-11-22/a") == account(data)
     assert account(root / "data-2026-11-22/b") == account(data.parent / "b")
     assert check_sums(root / "data-2026-11-22").returncode == 0
+
+
+def test_a_day_that_lost_its_index_keeps_the_other_stacks(host: Host, root: Path, data: Path) -> None:  # noqa: F811
+    with writable(root / "data-2026-11-22") as last:
+        (last / "stackward.json").unlink()
+        (last / ".dumps/b").mkdir(parents=True)
+        (last / ".dumps/b/db.sql.gz").write_bytes(b"dump")
+    result = host.back_up(NIGHT + DAY + timedelta(hours=1), "a")
+    assert result.outcome is Outcome.WARN
+    assert "data-2026-11-22, b: stackward.json was not there" in result.reasons[0]
+    for stack in ("a", "b"):
+        assert account(root / "data-2026-11-22" / stack) == account(data.parent / stack)
+    assert (root / "data-2026-11-22/.dumps/b/db.sql.gz").read_bytes() == b"dump"
+    assert check_sums(root / "data-2026-11-22").returncode == 0
+
+
+def test_what_was_made_anew_is_not_damaged_by_what_it_replaced(host: Host, root: Path, data: Path) -> None:  # noqa: F811
+    with writable(root / "data-2026-11-22") as last:
+        (last / "stackward.json").unlink()
+    found = verify.run(settings=host.settings, store=host.store, everything=True, now=NIGHT, progress=Silent())
+    assert found.exit_code == ExitCode.DAMAGED
+    host.back_up(NIGHT + DAY + timedelta(hours=1))
+    assert "data-2026-11-22" not in host.store.verified()
+
+
+def test_damage_of_a_backup_that_somebody_removed_is_handed_on_by_none(
+    host: Host,  # noqa: F811
+    root: Path,  # noqa: F811
+    data: Path,
+) -> None:
+    def verified(night: int, *names: str) -> int:
+        at = NIGHT + night * DAY
+        return verify.run(settings=host.settings, store=host.store, names=names, now=at, progress=Silent()).exit_code
+
+    assert verified(1, "data-2026-11-21") == ExitCode.OK
+    for night in host.listed():
+        with writable(root / night) as backup:
+            rot(backup / "a/file007", backup)
+    assert verified(2, "data-2026-11-22") == ExitCode.DAMAGED
+    btrfs.delete_directory(root / "data-2026-11-22")
+    assert host.back_up(NIGHT + 2 * DAY).outcome is Outcome.OK
+    assert account(root / "data-2026-11-23/a") == account(data)
+    assert check_sums(root / "data-2026-11-23").returncode == 0
+
+
+def test_after_a_night_with_the_clock_ahead_everything_is_compared(
+    host: Host,  # noqa: F811
+    root: Path,  # noqa: F811
+    data: Path,
+) -> None:
+    ahead = NIGHT + timedelta(days=2)
+    host.back_up(ahead)
+    before = (data / "file007").stat()
+    (data / "file007").write_text("A7")
+    os.utime(data / "file007", ns=(before.st_atime_ns, before.st_mtime_ns))
+    for hours in (21, 22):
+        result = host.back_up(NIGHT + timedelta(days=1, hours=hours))
+        assert result.outcome is Outcome.OK
+        assert account(root / "data-2026-11-22/a") == account(data)
 
 
 @pytest.mark.parametrize("changed", [False, True], ids=["unchanged since", "changed since"])

@@ -24,6 +24,7 @@ from stackward.steps.undo import Undo
 from stackward.tools import age
 
 NOW = datetime(2026, 11, 21, 2, 0, tzinfo=UTC)
+LATER = NOW + timedelta(days=2)
 ODD = os.fsdecode(b"odd\n\\ \xe9")
 
 
@@ -217,12 +218,12 @@ def test_secrets_from_outside_come_back_where_they_were(host):
     later = NOW + timedelta(hours=1)
     backup_config.run(settings=host.settings, discovery_stacks=[stack], now=later, progress=Silent())
     outside.write_text("TOKEN=2")
-    host.restore(secrets=True)
+    host.restore(now=LATER, secrets=True)
     assert outside.read_text() == "TOKEN=1"
     restore_config.put_back(settings=host.settings, docker=None, force=True, now=NOW)
     assert outside.read_text() == "TOKEN=2"
     to = host.place / "elsewhere"
-    host.restore(secrets=True, to=to)
+    host.restore(now=LATER, secrets=True, to=to)
     assert (to / ".outside" / str(outside)[1:]).read_text() == "TOKEN=1"
 
 
@@ -233,12 +234,14 @@ def test_a_stack_by_itself_names_the_secrets_from_outside_that_it_may_lack(host)
     stack = Stack("shop", host.root / "shop", "shop", opted_in=True, secret_files=(outside,))
     later = NOW + timedelta(hours=1)
     backup_config.run(settings=host.settings, discovery_stacks=[stack], now=later, progress=Silent())
-    assert not any("db.env" in note for note in host.restore(stacks=("shop",), secrets=True).details["notes"])
+    assert not any(
+        "db.env" in note for note in host.restore(now=LATER, stacks=("shop",), secrets=True).details["notes"]
+    )
     outside.unlink()
-    notes = host.restore(stacks=("shop",), secrets=True).details["notes"]
+    notes = host.restore(now=LATER, stacks=("shop",), secrets=True).details["notes"]
     assert any(str(outside) in note and "restore config .outside --secrets" in note for note in notes)
     assert not outside.exists()
-    host.restore(stacks=(".outside",), secrets=True)
+    host.restore(now=LATER, stacks=(".outside",), secrets=True)
     assert outside.read_text() == "TOKEN=1"
 
 
@@ -354,7 +357,7 @@ def test_hard_links_stay_links(host):
     os.link(host.root / "shop" / "conf" / "owned", host.root / "shop" / "twin")
     host.back_up(NOW + timedelta(hours=1))
     (host.root / "shop" / "twin").unlink()
-    host.restore()
+    host.restore(now=LATER)
     assert os.path.samefile(host.root / "shop" / "twin", host.root / "shop" / "conf" / "owned")
 
 
@@ -379,7 +382,7 @@ def test_names_that_lead_out_are_not_followed(host):
             tar.addfile(info, io.BytesIO())
     path = host.settings.backup_root / "configs-20261122_000000.tar.gz"
     path.write_bytes(gzip.compress(made.getvalue()))
-    result = host.restore()
+    result = host.restore(now=LATER)
     assert sorted(result.details["left"]) == ["../evil", "/tmp/stackward-evil", "shop/../../evil2"]
     assert (host.root / "shop" / "good").exists()
     assert not (host.place / "evil").exists()
@@ -392,7 +395,7 @@ def test_the_seeds_tarball_without_a_checksum_restores(host):
     path = host.settings.backup_root / "configs-20261122_000000.tar.gz"
     subprocess.run(["tar", "-czf", path, "-C", host.root, "--exclude=.env", "."], check=True)
     host.put("shop/compose.yaml", "broken")
-    result = host.restore()
+    result = host.restore(now=LATER)
     assert host.text("shop/compose.yaml") == "from the seed"
     assert any("content cannot be compared" in note for note in result.details["notes"])
 
@@ -407,12 +410,12 @@ def test_an_older_one_by_its_name_or_date(host):
     host.put("shop/compose.yaml", "second")
     host.back_up(NOW + timedelta(days=1))
     host.put("shop/compose.yaml", "third")
-    host.restore(wanted="2026-11-22")
+    host.restore(now=LATER, wanted="2026-11-22")
     assert host.text("shop/compose.yaml") == "second"
-    host.restore(wanted=host.backed_up[0])
+    host.restore(now=LATER, wanted=host.backed_up[0])
     assert host.text("shop/compose.yaml") == "services: {}\n"
     with pytest.raises(StackwardError, match="no config backup 2026-01-01") as caught:
-        host.restore(wanted="2026-01-01")
+        host.restore(now=LATER, wanted="2026-01-01")
     assert caught.value.hint == "--from one of: 2026-11-22, 2026-11-21"
 
 

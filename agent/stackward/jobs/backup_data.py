@@ -178,10 +178,10 @@ def _publish(means: Means, store: Store, plan: day_plan.Plan, day: days.Day, don
                     day.fill(prefix, published)
     sections = [section for part in done.parts.values() for section in part.sections]
     for name, entry in carried.items():
-        if all(copying.are_readable(published, prefix) for prefix in entry.prefixes):
+        if entry.run and all(copying.are_readable(published, prefix) for prefix in entry.prefixes):
             sections += days.carried_sections(published, [entry])
         else:  # what it holds is kept, but nothing will go for it
-            why = "its checksums could not be read and were made anew"
+            why = entry.incomplete or "its checksums could not be read and were made anew"
             carried[name] = replace(entry, incomplete=why)
             sections += [copying.section(day, prefix, None)[0] for prefix in entry.prefixes]
             done.warnings.append(f"{plan.name}, {display(name)}: {why}")

@@ -26,11 +26,11 @@ from stackward.core.artifacts import (
     parse_name,
 )
 from stackward.core.errors import SettingsError
-from stackward.core.index import Index, TreeEntry, parse_index
+from stackward.core.index import DumpEntry, Index, TreeEntry, parse_index
 from stackward.core.model import display
 from stackward.steps.backup_root import require
 
-_AHEAD = timedelta(days=1)
+_AHEAD = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,15 @@ class Artifact:
         names = sorted(os.listdir(mounts)) if mounts.is_dir() else []
         return (*found, *(_bare_tree(name, "bind", f"{MOUNTS}/{stack}/{name}") for name in names))
 
+    def dumps(self, stack: str) -> tuple[DumpEntry, ...]:
+        """The stack's dumps in a data backup; told from files where there is no index."""
+        entry = self.index.stacks.get(stack) if self.index else None
+        if entry:
+            return entry.dumps
+        home = self.path / DUMPS / stack
+        names = sorted(os.listdir(home)) if home.is_dir() else []
+        return tuple(DumpEntry(name.partition(".")[0], "database", f"{DUMPS}/{stack}/{name}") for name in names)
+
     def incomplete(self, stack: str) -> str:
         """Why the backup may lack trees of `stack`, or ""."""
         entry = self.index.stacks.get(stack) if self.index else None
@@ -98,7 +107,7 @@ class Artifact:
 def catalog(settings: Settings, now: datetime) -> list[Artifact]:
     """Every finished artifact, newest first; a replaced day comes after the one that replaced it.
 
-    What seems to be made days after `now` comes last: a clock that was wrong has dated it.
+    What seems to be made after `now` comes last: a clock that was wrong has dated it.
 
     Raises:
         RefusedError: BACKUP_ROOT cannot be read.

@@ -106,10 +106,11 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
             connection.execute("DELETE FROM verified WHERE artifact = ?", (blob(artifact),))
 
     def narrow_verified(self, artifact: str, stacks: Iterable[str]) -> None:
-        """Of the backup only the parts of these stacks are still what was read: of the others nothing was said."""
+        """Of the backup only the parts of these stacks, if any, are still what was read: of the others nothing was said."""
         said = self.verified().get(artifact)
         if said is not None:
-            left = said.stacks & {*stacks, ""}
+            carried = set(stacks)
+            left = said.stacks & (carried | {""} if carried else carried)
             if said.outcome is Outcome.FAILED and left:
                 self.record_verified(artifact, said.at, said.outcome, said.damaged, left)
             else:

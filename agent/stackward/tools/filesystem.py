@@ -13,6 +13,7 @@ import re
 import shutil
 import stat
 import struct
+import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ _FICLONERANGE = 0x4020940D  # linux/fs.h: struct file_clone_range: source, offse
 _CLONE_RANGE = struct.Struct("=qQQQ")
 SUBVOLUME_INODE = 256  # BTRFS_FIRST_FREE_OBJECTID: the root directory of every subvolume
 _FEW_BLOCKS = 64
+_CLOCK_REALTIME_COARSE = 5  # linux/time.h
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 REMOTE_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "fuse.rclone", "fuse.s3fs", "ceph", "9p"})
@@ -119,6 +121,11 @@ def has_room(path: Path | bytes | int) -> bool:
     """Whether a few blocks are free: what the system calls a lack of room is something else then."""
     found = os.statvfs(path)
     return found.f_bavail > _FEW_BLOCKS
+
+
+def stamp() -> float:
+    """What the kernel would stamp a file with that changed now, in seconds since the epoch."""
+    return time.clock_gettime(_CLOCK_REALTIME_COARSE)
 
 
 def sync_filesystem(path: Path) -> None:

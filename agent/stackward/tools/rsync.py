@@ -21,8 +21,9 @@ from stackward.tools import filesystem, process
 # X twice: also the attributes that some other rsync's --fake-super keeps owners in.
 _ARCHIVE = ("-aHAXXS", "--numeric-ids", "--modify-window=-1")
 # To have a file compressed is Btrfs's property, which an attribute tells; no other file system takes it. A rule of one's own
-# replaces rsync's, which leaves the system's attributes out.
-_NOT_ON_BTRFS = ("--filter=-x system.*", "--filter=-x btrfs.*")
+# replaces rsync's, which leaves the system's attributes out (ACLs are copied apart). It is for both sides (s and r), else
+# --delete-excluded makes it one for the sender alone, and the receiver removes the ACLs as attributes that are too many.
+_NOT_ON_BTRFS = ("--filter=-xsr system.*", "--filter=-xsr btrfs.*")
 _VANISHED = 24
 _PARTIAL = 23
 # Of a directory that has just become a second name of a file it asks for what only a directory has (seen in 3.5.0). What it

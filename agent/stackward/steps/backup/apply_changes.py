@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -230,14 +230,14 @@ def _with_other_names(
     paths: AbstractSet[bytes], source: Path, subvolume: Path, rules: tuple[gitignore.Rule, ...]
 ) -> set[bytes]:
     """With the other names that their files have within the tree: those are copied together, or they would part."""
-    others = {name for path in paths for name in other_names(source, subvolume, path)}
+    others = other_names(source, subvolume, paths)
     return {*paths, *(name for name in others if not _left_out(rules, name, is_directory=False))}
 
 
-def other_names(source: Path, subvolume: Path, path: bytes) -> Iterator[bytes]:
-    """The other names, within the tree, of a file with several."""
-    found = os.lstat(os.fsencode(source) + b"/" + path)
-    if not stat.S_ISDIR(found.st_mode) and found.st_nlink > 1:
-        for name in btrfs_names.names_of_inode(subvolume, found.st_ino):
-            if source in name.parents:
-                yield os.fsencode(name.relative_to(source))
+def other_names(source: Path, subvolume: Path, paths: Iterable[bytes]) -> set[bytes]:
+    """All names, within the tree, of those files among `paths` that have several."""
+    here = os.fsencode(source)
+    found = (os.lstat(here + b"/" + path) for path in paths)
+    inodes = {status.st_ino for status in found if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1}
+    names = (os.fsencode(name) for inode in inodes for name in btrfs_names.names_of_inode(subvolume, inode))
+    return {name.removeprefix(here + b"/") for name in names if name.startswith(here + b"/")}

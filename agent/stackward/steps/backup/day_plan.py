@@ -46,11 +46,8 @@ def make(settings: Settings, store: Store, stacks: Sequence[Stack], only: Sequen
     """
     name = artifacts.data_name(now)
     seen = store.verified()
-    listed = [
-        artifact
-        for artifact in catalog.catalog(settings, now)
-        if artifact.kind is artifacts.ArtifactKind.DATA and artifact.index is not None
-    ]
+    data = [one for one in catalog.catalog(settings, now) if one.kind is artifacts.ArtifactKind.DATA]
+    listed = [artifact for artifact in data if artifact.index is not None]
     usable = [artifact for artifact in listed if not is_damaged(seen.get(artifact.name.name))]
     chosen, skip = _chosen(stacks, only)
     bases: dict[str, Base] = {}
@@ -59,8 +56,8 @@ def make(settings: Settings, store: Store, stacks: Sequence[Stack], only: Sequen
         for stack_name, entry in (artifact.index.stacks if artifact.index else {}).items():
             last.setdefault(stack_name, entry)
             if not is_damaged(seen.get(artifact.name.name), stack_name) and stack_name not in bases:
-                bases[stack_name] = Base(artifact.path, entry, _suspicion(artifact, stack_name, listed, seen))
-    today = next((artifact.index for artifact in listed if artifact.name.name == name), None)
+                bases[stack_name] = Base(artifact.path, entry, _suspicion(artifact, entry, seen, now))
+    today = next((one.index or _told_by_directories(one) for one in data if one.name.name == name), None)
     return Plan(
         name=name,
         make=chosen,
@@ -74,15 +71,35 @@ def make(settings: Settings, store: Store, stacks: Sequence[Stack], only: Sequen
     )
 
 
-def _suspicion(
-    base: catalog.Artifact, stack: str, listed: Sequence[catalog.Artifact], seen: Mapping[str, Verified]
-) -> str:
-    """Why a backup may be damaged although nothing is known against it, or "": it shares its files with others."""
+def _told_by_directories(backup: catalog.Artifact) -> Index:
+    """What a backup without `stackward.json`, or with one that cannot be read, holds as far as its directories' names tell."""
+    when = backup.name.when
+    stacks = {
+        stack: StackEntry(
+            stack=stack,
+            project=stack,
+            at=when.isoformat(),
+            run="",
+            trees=backup.trees(stack),
+            dumps=backup.dumps(stack),
+            incomplete=f"{artifacts.INDEX} was not there, or could not be read: it holds what its directories' names say",
+        )
+        for stack in backup.stacks
+    }
+    return Index(f"{when:%Y-%m-%d}", when.isoformat(), "", stacks)
+
+
+def _suspicion(base: catalog.Artifact, entry: StackEntry, seen: Mapping[str, Verified], now: datetime) -> str:
+    """Why not to go by what is known of a backup, or "".
+
+    It may be damaged where another one was found so since it was verified, also one that is gone: they share their files.
+    """
+    if entry.began and datetime.fromisoformat(entry.began) > now:
+        return "its last backup is dated in the future"
     mine = seen.get(base.name.name)
-    for other in listed:
-        said = seen.get(other.name.name)
-        if said is not None and stack in other.stacks and is_damaged(said, stack) and (not mine or mine.at < said.at):
-            return f"{other.name.name} was found damaged since its last backup was verified"
+    for name, said in seen.items():
+        if is_damaged(said, entry.stack) and name != base.name.name and (mine is None or mine.at < said.at):
+            return f"{name} was found damaged since its last backup was verified"
     return ""
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from stackward.steps.backup import unseen
 from stackward.steps.backup.day import Day
 from stackward.tools import filesystem, process, rsync
 
@@ -20,22 +21,36 @@ def copy(
     relative: str,
     filters: Sequence[str],
     first: rsync.Transfer,
+    since: float,
     remaining: Callable[[], float],
 ) -> rsync.Transfer:
     """Bring the day's part up to what `source` is now. Returns what both passes did.
 
-    `remaining` says for how many seconds more the stack may stand still. Where files are hard links to the last backup, none
-    is ever written through: what differs is removed and made anew, and nothing else is touched, whatever becomes of the
-    source meanwhile.
+    `since`: when the first one began, in seconds since the epoch; `remaining` says for how many seconds more the stack may
+    stand still. Where files are hard links to the last backup, none is ever written through: what differs is removed and
+    made anew, and nothing else is touched, whatever becomes of the source meanwhile.
 
     Raises:
         DiskFullError, CommandError, OSError: the part is not what `source` is.
     """
     target = day.place(relative)
+
+    def in_time() -> None:
+        if remaining() <= 0:
+            raise process.TimeLimitError(["compare", source], 1, "", why="not done in the time it was given")
+
+    unseen_files = unseen.touched(source, target, since, _is_taken_for_unchanged, in_time)
     if day.subvolume:
         again = rsync.copy(source, target, filters=filters, time_limit_seconds=remaining())
+        options = ("--ignore-times", "--ignore-missing-args")
+        written = rsync.copy_named(source, target, unseen_files, *options, time_limit_seconds=remaining())
+        again = replace(again, bytes_changed=again.bytes_changed + written)
     else:
-        again = _made_anew(source, target, filters, first, remaining)
+        differing = rsync.differences(source, target, filters=filters, time_limit_seconds=remaining())
+        gone = {item.path for item in differing if item.is_gone}
+        changed = {item.path for item in differing} - gone | unseen_files
+        changed |= _other_names(os.fsencode(source), os.fsencode(target), changed, in_time)
+        again = _made_anew(source, target, gone, changed, first, remaining)
     return replace(
         again,
         files_changed=first.files_changed + again.files_changed,
@@ -44,14 +59,19 @@ def copy(
     )
 
 
+def _is_taken_for_unchanged(_path: bytes, status: os.stat_result, copy: os.stat_result) -> bool:
+    return (status.st_size, status.st_mtime_ns) == (copy.st_size, copy.st_mtime_ns)
+
+
 def _made_anew(
-    source: Path, target: Path, filters: Sequence[str], first: rsync.Transfer, remaining: Callable[[], float]
+    source: Path,
+    target: Path,
+    gone: AbstractSet[bytes],
+    changed: AbstractSet[bytes],
+    first: rsync.Transfer,
+    remaining: Callable[[], float],
 ) -> rsync.Transfer:
-    differing = rsync.differences(source, target, filters=filters, time_limit_seconds=remaining())
     here, there = os.fsencode(source), os.fsencode(target)
-    gone = {item.path for item in differing if item.is_gone}
-    changed = {item.path for item in differing} - gone
-    changed |= _other_names(here, there, changed, remaining)
     lost = sum(_size(there, path) for path in gone | changed)
     for path in sorted(gone | changed):  # a link to a directory goes before what would be looked for behind it
         _make_room(there + b"/" + path, None if path in gone else here + b"/" + path)
@@ -66,17 +86,8 @@ def _made_anew(
     )
 
 
-def _other_names(here: bytes, there: bytes, paths: AbstractSet[bytes], remaining: Callable[[], float]) -> set[bytes]:
-    """The other names of files among `paths` that have several, as far as they were copied: else those would part.
-
-    Raises:
-        TimeLimitError: there is no time to look for them.
-    """
-
-    def in_time() -> None:
-        if remaining() <= 0:
-            raise process.TimeLimitError(["scandir", here], 1, "", why="not done in the time it was given")
-
+def _other_names(here: bytes, there: bytes, paths: AbstractSet[bytes], in_time: Callable[[], None]) -> set[bytes]:
+    """The other names of files among `paths` that have several, as far as they were copied: else those would part."""
     wanted = set()
     for path in paths:
         with suppress(FileNotFoundError, NotADirectoryError):

@@ -219,7 +219,9 @@ def _stand_still(
             relative = str(source.tree.artifact_path)
             filters = rsync_filters(tree_backup.left_out(source.tree, stack, means.settings.volume))
             made = work.trees[relative]
-            again = second_pass.copy(day, source.tree.path, relative, filters, made.transfer, lambda: still.remaining)
+            again = second_pass.copy(
+                day, source.tree.path, relative, filters, made.transfer, made.began, lambda: still.remaining
+            )
             work.trees[relative] = replace(made, transfer=again)
         quiesce.require_still(means.docker, stack, chosen.one_snapshot, trees)
     work.standstill_seconds = still.seconds or 0.0

@@ -30,7 +30,7 @@ class TreeCopy:
     """A tree that is in the day. `scan` says why all of it was looked at; "" where `applied` names what changed.
 
     `lines` are then its lines of the manifest. `compared`: the content of all files was compared with the last backup's,
-    since that was not to be trusted, nor are its checksums.
+    since that was not to be trusted, nor are its checksums. `began`: when the scan did, in seconds since the epoch.
     """
 
     transfer: rsync.Transfer
@@ -38,6 +38,7 @@ class TreeCopy:
     applied: apply_changes.Applied | None = None
     lines: Lines | None = None
     compared: bool = False
+    began: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ def copy(
     Raises:
         StackwardError, OSError: it is not.
     """
+    began = filesystem.stamp()
     home = snapshot.parent if snapshot is not None else None
     elsewhere = day.subvolume and last is not None and not day.began_from(last.path)
     why = doubt(source, home, last, patterns, elsewhere=elsewhere, nested=nested)
@@ -130,7 +132,7 @@ def copy(
         place = day.place(relative)
         more = unseen.parted(read_from, place) if compare else _copy_unseen(place, read_from, snapshot, last, found)
         transfer = replace(transfer, bytes_changed=transfer.bytes_changed + more)
-    return TreeCopy(transfer, "; ".join(dict.fromkeys(filter(None, whys))), compared=compare)
+    return TreeCopy(transfer, "; ".join(dict.fromkeys(filter(None, whys))), compared=compare, began=began)
 
 
 def _copy_unseen(place: Path, read_from: Path, snapshot: Path | None, last: Last, found: changes.Changes | None) -> int:

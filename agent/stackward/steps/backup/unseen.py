@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +36,8 @@ def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, ba
         CommandError, OSError: they are not copied.
     """
     here, there, last = os.fsencode(source), os.fsencode(target), os.fsencode(base)
-    touched = {*changes.content, *changes.extents, *apply_changes.renamed(changes, here, ())}
-    found = ((path, apply_changes.status_of(here, path)) for path in touched if path)
+    named = {*changes.content, *changes.extents, *apply_changes.renamed(changes, here, ())}
+    found = ((path, apply_changes.status_of(here, path)) for path in named if path)
     unseen = {
         path
         for path, status in found
@@ -45,7 +45,7 @@ def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, ba
         and apply_changes.status_of(there, path)
         and _is_taken_for_unchanged(status, last + b"/" + path)
     }
-    others = {name for path in unseen for name in apply_changes.other_names(source, subvolume, path)}
+    others = apply_changes.other_names(source, subvolume, unseen)
     unseen |= {name for name in others if apply_changes.status_of(there, name)}
     unseen |= _mixed(here, there, {file for path in unseen if (file := _mixed_perhaps(here, there, path))})
     return rsync.copy_named(source, target, unseen, "--ignore-times")
@@ -60,20 +60,44 @@ def by_ctime(source: Path, target: Path, base: Path, since: float) -> int:
     Raises:
         CommandError, OSError: they are not copied.
     """
-    here, there, last = os.fsencode(source), os.fsencode(target), os.fsencode(base)
+    last = os.fsencode(base)
+
+    def is_taken_for_unchanged(path: bytes, _: os.stat_result, copy: os.stat_result) -> bool:
+        return _is_taken_for_unchanged(copy, last + b"/" + path)
+
+    changed = touched(source, target, since, is_taken_for_unchanged)
+    return rsync.copy_named(source, target, changed, "--ignore-times", "--ignore-missing-args")
+
+
+def touched(
+    source: Path,
+    target: Path,
+    since: float,
+    is_taken_for_unchanged: Callable[[bytes, os.stat_result, os.stat_result], bool],
+    goes_on: Callable[[], None] = lambda: None,
+) -> set[bytes]:
+    """The files that may have changed since, in seconds since the epoch, and that differ from their copies.
+
+    Files with one name are compared only where `is_taken_for_unchanged` (its path, its status now, the status of the copy):
+    others are copied in any case. `goes_on` is called for every file, and may raise.
+    """
+    here, there = os.fsencode(source), os.fsencode(target)
     changed: set[bytes] = set()
     origins: dict[int, int] = {}
     mixed: set[tuple[int, int]] = set()
     shared: dict[tuple[int, int], _Names] = {}
     directories = _Directories(here, since - _COARSE_SECONDS)
     for found in copying.walk(target, None, b"."):
+        goes_on()
         path = found.path.removeprefix(b"./")
         status = apply_changes.status_of(here, path)
-        if status is None or not (directories.is_stamped(status) or directories.was_moved(os.path.dirname(path))):
+        if status is None or not stat.S_ISREG(status.st_mode):
             continue
-        if not _is_taken_for_unchanged(status, last + b"/" + path):
+        if not (directories.is_stamped(status) or directories.was_moved(os.path.dirname(path))):
             continue
         copy = os.lstat(there + b"/" + path)
+        if status.st_nlink == 1 and not is_taken_for_unchanged(path, status, copy):
+            continue
         if origins.setdefault(copy.st_ino, status.st_ino) != status.st_ino:
             mixed.add((copy.st_dev, copy.st_ino))
         differs = _differs(here + b"/" + path, there + b"/" + path)
@@ -84,8 +108,7 @@ def by_ctime(source: Path, target: Path, base: Path, since: float) -> int:
         elif differs:
             changed.add(path)
     changed |= {path for names in shared.values() if names.differ for path in names.paths}
-    changed |= _mixed(here, there, mixed)
-    return rsync.copy_named(source, target, changed, "--ignore-times", "--ignore-missing-args")
+    return changed | _mixed(here, there, mixed)
 
 
 def parted(source: Path, target: Path) -> int:
@@ -154,17 +177,20 @@ class _Directories:
         return status is not None and self.is_stamped(status) and status.st_mtime <= self.since
 
 
-def _is_taken_for_unchanged(status: os.stat_result, before: bytes) -> bool:
-    """Whether a scan by size and time takes a file for that of the last backup; of several names one is enough for that."""
-    if not stat.S_ISREG(status.st_mode):
+def _is_taken_for_unchanged(one: os.stat_result, before: bytes) -> bool:
+    """Whether a scan by size and time takes a file for that of the last backup; of several names one is enough for that.
+
+    `one` is the file or, in a live tree, where that may have changed again, the copy: it has the time that the scan saw.
+    """
+    if not stat.S_ISREG(one.st_mode):
         return False
-    if status.st_nlink > 1:
+    if one.st_nlink > 1:
         return True
     try:
         was = os.lstat(before)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return (was.st_size, was.st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    return (was.st_size, was.st_mtime_ns) == (one.st_size, one.st_mtime_ns)
 
 
 def _differs(one: bytes, other: bytes) -> bool:
