@@ -191,6 +191,30 @@ def test_an_instance_that_is_well_is_so_though_something_of_before_cannot_be_rem
     assert staged.has() == ({"front"}, {"cache"})
 
 
+def test_nothing_of_somebody_elses_goes_when_an_instance_goes_down(staged: Staged, api: Any) -> None:
+    """They began to be called alike after the instance was started."""
+    staged.host.stack(staged.name, CHANGING.format(image=staged.image, data=staged.data))
+    assert staged.refresh().outcome is Outcome.OK
+    project = f"{staged.name}-staging"
+    labels = {PROJECT_LABEL: project, "com.docker.compose.project.working_dir": "/srv/theirs"}
+    theirs = api.create_container(staged.image, command=["sleep", "1000"], name=f"{project}-theirs", labels=labels)[
+        "Id"
+    ]
+    try:
+        assert f"container {project}-theirs" in staged.down().stacks[0].reasons[0]
+        assert any(f"container {project}-theirs" in reason for reason in staged.refresh().reasons)
+        assert theirs in [one.id for one in staged.docker.containers(project)]
+    finally:
+        api.remove_container(theirs, force=True, v=True)
+    assert staged.down().outcome is Outcome.OK
+    api.create_volume(f"{project}_cache")
+    try:
+        assert f"volume {project}_cache" in staged.down().stacks[0].reasons[0]
+        assert api.inspect_volume(f"{project}_cache")
+    finally:
+        api.remove_volume(f"{project}_cache")
+
+
 def test_networks_of_instances_take_none_of_dockers_own_subnets(staged: Staged, api: Any) -> None:
     staged.host.stack(staged.name, CHANGING.format(image=staged.image, data=staged.data))
     other = api.create_network(f"{staged.name}-other", ipam={"Config": [{"Subnet": "198.19.0.0/18"}]})["Id"]

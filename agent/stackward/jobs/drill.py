@@ -18,7 +18,15 @@ from stackward.core.staging import PROXY
 from stackward.stacks.membership import DRILL_SUFFIX
 from stackward.steps import catalog, crashpoints
 from stackward.steps.catalog import Artifact
-from stackward.steps.instance import drill_boot, drill_config, drill_copy, drill_source, staging, staging_look
+from stackward.steps.instance import (
+    drill_boot,
+    drill_config,
+    drill_copy,
+    drill_source,
+    staging,
+    staging_look,
+    strangers,
+)
 from stackward.steps.instance.drill_copy import Copy
 from stackward.steps.instance.drill_source import NotDerivableError, Source
 from stackward.steps.instance.place import Place
@@ -100,7 +108,7 @@ def run(
     proofs: dict[str, list[str]] = {}
     for number, stack in enumerate(chosen):
         seen = _Seen()
-        if alike := next(staging.called_alike(stack.project + DRILL_SUFFIX, stacks), None):
+        if alike := next(strangers.called_alike(stack.project + DRILL_SUFFIX, stacks), None):
             part = StackResult(stack.name, Outcome.SKIPPED, (str(alike),))
         else:
             part, seen = _drill(means, means.docker, stack, artifacts, wanted, image, number)

@@ -165,7 +165,7 @@ def _stopped(
             yield
             downtime.swap_seconds = time.monotonic() - began
             means.reach("staging-swapped")
-            instances.forget_others(means.settings, plans)
+            instances.forget_others(hands, plans)
         finally:
             parts += _start_all(means, hands, wanted, downtime.began)
             downtime.troubles += tuple(_start_users_units(hands))

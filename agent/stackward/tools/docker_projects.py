@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 
 import docker.errors
 
 from stackward.core.staging_networks import LABEL
 from stackward.tools.docker_engine import DockerError, Engine
-from stackward.tools.docker_values import DIRECTORY_LABEL, PROJECT_LABEL
+from stackward.tools.docker_values import DIRECTORY_LABEL, PROJECT_LABEL, directory_label
 
 
 class Projects(Engine):
@@ -26,7 +25,11 @@ class Projects(Engine):
         label = {"label": f"{PROJECT_LABEL}={project}"}
         with self._translated(f"remove the project {project}"):
             containers = self._api.containers(all=True, filters=label)
-            others = [one for one in containers if (one.get("Labels") or {}).get(DIRECTORY_LABEL) != _label(directory)]
+            others = [
+                one
+                for one in containers
+                if (one.get("Labels") or {}).get(DIRECTORY_LABEL) != directory_label(directory)
+            ]
             if others:
                 raise DockerError(
                     f"{others[0]['Names'][0].lstrip('/')} is of another project {project}: nothing was removed"
@@ -46,8 +49,3 @@ class Projects(Engine):
         """Remove a container, also while it runs, with its anonymous volumes; gone is removed."""
         with self._translated(f"remove {container_id[:12]}"), suppress(docker.errors.NotFound):
             self._api.remove_container(container_id, v=True, force=True)
-
-
-def _label(directory: str) -> str:
-    """As Compose has it, which puts a mark where a name is not UTF-8."""
-    return os.fsencode(directory).decode("utf-8", "replace")

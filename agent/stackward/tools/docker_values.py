@@ -28,6 +28,11 @@ class VolumeInfo:
     labels: dict[str, str] = field(default_factory=dict)
 
 
+def directory_label(directory: str | Path) -> str:
+    """A directory as Compose has it in its label, with a mark where a name is not UTF-8."""
+    return os.fsencode(directory).decode("utf-8", "replace")
+
+
 def volume_info(found: Mapping[str, Any]) -> VolumeInfo:
     return VolumeInfo(
         name=str(found["Name"]),

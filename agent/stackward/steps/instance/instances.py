@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,13 @@ from stackward.core.errors import StackwardError
 from stackward.core.model import Container, display
 from stackward.core.staging import PROXY
 from stackward.core.unit_names import STAGING_TARGET, staging_unit
-from stackward.steps.instance import healthy, staging, troubles
+from stackward.steps.instance import healthy, staging, strangers, troubles
 from stackward.steps.instance.staging import COMPOSE_FILE, Plan
 from stackward.steps.undo import Step
 from stackward.tools import compose, filesystem
+from stackward.tools.compose_files import load_yaml
 from stackward.tools.docker import Docker, DockerError, HookTimeout
+from stackward.tools.docker_values import directory_label
 from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
 
 POST_SECONDS = 600.0
@@ -58,7 +61,7 @@ def stop(hands: Hands, plans: Sequence[Plan]) -> list[str]:
         except (BridgeError, BridgeUnavailableError) as error:
             troubles.append(error.message)
     acts = [(one.stack.name, partial(compose.stop, one.directory, (one.service,))) for one in plans if one.service]
-    acts += [(directory.name, partial(compose.down, directory)) for directory in generated(hands.settings)]
+    acts += [(directory.name, partial(_down, hands, directory)) for directory in generated(hands.settings)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for said in pool.map(lambda act: _tried(act[1], act[0]), acts):
             troubles += said
@@ -78,7 +81,7 @@ def stop_one(hands: Hands, chosen: Plan) -> None:
         return
     if hands.bridge is not None:
         hands.bridge.stop(staging_unit(chosen.stack.name))
-    compose.down(chosen.directory)
+    _down(hands, chosen.directory)
 
 
 def start(hands: Hands, chosen: Plan, before: Mapping[str, int], *, limit_seconds: float) -> list[str]:
@@ -126,10 +129,16 @@ def generated(settings: Settings) -> list[Path]:
     return sorted(root / name for name in os.listdir(root) if (root / name / COMPOSE_FILE).is_file())
 
 
-def forget_others(settings: Settings, plans: Sequence[Plan]) -> list[str]:
-    """Remove generated projects that no stack wants any more. They must be down. Returns their names."""
+def forget_others(hands: Hands, plans: Sequence[Plan]) -> list[str]:
+    """Remove generated projects that no stack wants any more, as far as they are down. Returns their names.
+
+    Raises:
+        DockerError: it cannot be asked what is down.
+    """
     wanted = {one.directory for one in plans if not one.refusals}
-    gone = [directory for directory in generated(settings) if directory not in wanted]
+    up = {one.working_dir for one in hands.docker.containers()}
+    unwanted = [one for one in generated(hands.settings) if one not in wanted]
+    gone = [one for one in unwanted if not up & {directory_label(one), directory_label(os.path.realpath(one))}]
     for directory in gone:
         filesystem.remove_tree(directory)
     return [directory.name for directory in gone]
@@ -142,6 +151,15 @@ def _up(hands: Hands, chosen: Plan, limit_seconds: float) -> None:
         bridge.start(staging_unit(chosen.stack.name))
     else:
         compose.up(chosen.directory, wait_seconds=limit_seconds)
+
+
+def _down(hands: Hands, directory: Path) -> None:
+    """Remove it, with its volumes, unless something of somebody else's would go with it."""
+    with suppress(OSError, ValueError):  # what it cannot read Compose tells in its own words
+        model = load_yaml(directory / COMPOSE_FILE)
+        if what := strangers.taken_along(hands.settings, hands.docker, model):
+            raise DockerError(f"not removed: the {what}, which is called as what is the instance's, is somebody else's")
+    compose.down(directory)
 
 
 def _tried(act: Callable[[], None], name: str) -> list[str]:

@@ -22,11 +22,12 @@ from stackward.core.staging_ports import HostPort
 from stackward.stacks import places
 from stackward.stacks.membership import STAGING_SUFFIX
 from stackward.steps.backup.sources import NIGHTLY
+from stackward.steps.instance import strangers
 from stackward.steps.instance.place import Place
 from stackward.steps.instance.staging_look import look, sources
 from stackward.tools import compose, filesystem
 from stackward.tools.compose_files import load_yaml
-from stackward.tools.docker import PROJECT_LABEL, Docker
+from stackward.tools.docker import Docker
 
 OVERRIDES = ("compose.staging.yaml", "compose.staging.yml")
 COMPOSE_FILE = "compose.yaml"
@@ -91,50 +92,11 @@ def plans(
     taken = [(port, f"by {display(stack.name)} itself") for stack in stacks for port in published(stack)]
     checked = []
     for one in sorted(found, key=lambda each: os.fsencode(each.stack.name)):
-        reasons = (*_clashes(one, taken), *(() if one.service else called_alike(one.project, stacks)))
+        reasons = (*_clashes(one, taken), *(() if one.service else strangers.called_alike(one.project, stacks)))
         checked.append(replace(one, refusals=(*one.refusals, *reasons)))
         if not checked[-1].refusals:
             taken += [(port, f"by the instance of {display(one.stack.name)}") for port in one.ports]
     return checked
-
-
-def called_alike(project: str, stacks: Sequence[Stack]) -> Iterator[Refusal]:
-    """Compose would take another stack of that name for the instance, and remove what is not of it."""
-    other = next((stack for stack in stacks if stack.project == project), None)
-    if other is not None:
-        yield Refusal(
-            f"its instance would be called {display(project)}, as the stack {display(other.name)} is",
-            f"give {display(other.name)} another project name (`name:` in its compose file)",
-        )
-
-
-def _not_ours(settings: Settings, docker: Docker | None, project: str, model: Mapping[str, Any]) -> Iterator[Refusal]:
-    """The same of projects that are no stacks, as far as they have containers, networks or volumes.
-
-    A volume that the instance would take for its own would be deleted with it.
-    """
-    if docker is None:
-        return
-    for container in docker.containers(project):
-        if not Path(container.working_dir).is_relative_to(settings.state_dir):
-            yield Refusal(
-                f"its instance would be called {display(project)}, and {display(container.name)} is of such a project",
-                "give that project another name",
-            )
-            return
-    declared = {key: one or {} for key, one in (model.get("volumes") or {}).items()}
-    wanted = {str(one.get("name") or f"{project}_{key}") for key, one in declared.items() if not one.get("external")}
-    volumes = [(name, "volume", one.labels, name in wanted) for name, one in docker.volumes().items()]
-    networks = [(one.name, "network", one.labels, False) for one in docker.networks()]
-    for name, what, labels, is_wanted in (*volumes, *networks):
-        is_called_so = is_wanted or labels.get(PROJECT_LABEL) == project
-        if is_called_so and labels.get(staging_networks.LABEL) != project:
-            yield Refusal(
-                f"its instance would be called {display(project)}, and the {what} {display(name)}, which is called so,"
-                " is somebody else's",
-                f"give the project that it is of another name, or remove it if it is of no use: docker {what} rm",
-            )
-            return
 
 
 def published(stack: Stack) -> tuple[HostPort, ...]:
@@ -203,7 +165,7 @@ def derive(settings: Settings, docker: Docker | None, stack: Stack, place: Place
     if override is not None:
         derived = _merged(derived, override, stack, place, facts)
     refusals = (
-        *_not_ours(settings, docker, place.project, derived.model),
+        *strangers.in_the_way(settings, docker, place.project, derived.model),
         *derived.refusals,
         *_unwritable(derived.model),
     )
