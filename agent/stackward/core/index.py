@@ -29,7 +29,8 @@ class TreeEntry:
     # What the next backup needs to look at changes alone: the source's snapshot that is kept on the volume, and what was left out.
     snapshot_name: str = ""
     left_out: tuple[str, ...] = ()
-    inode: int = 0  # of the directory that was read: another one in its place hides what changed from a scan by size and time
+    # Of the directory that was read: where another one is in its place, a scan by size and time may not see what changed.
+    inode: int = 0
 
 
 @dataclass(frozen=True, slots=True)
