@@ -79,7 +79,7 @@ def touched(
     """The files that may have changed since, in seconds since the epoch, and that differ from their copies.
 
     Files with one name are compared only where `is_taken_for_unchanged` (its path, its status now, the status of the copy):
-    others are copied in any case. `goes_on` is called for every file, and may raise.
+    others are copied in any case. `goes_on` is called again and again, and may raise.
     """
     here, there = os.fsencode(source), os.fsencode(target)
     changed: set[bytes] = set()
@@ -100,7 +100,7 @@ def touched(
             continue
         if origins.setdefault(copy.st_ino, status.st_ino) != status.st_ino:
             mixed.add((copy.st_dev, copy.st_ino))
-        differs = _differs(here + b"/" + path, there + b"/" + path)
+        differs = _differs(here + b"/" + path, there + b"/" + path, goes_on)
         if status.st_nlink > 1:
             names = shared.setdefault((status.st_dev, status.st_ino), _Names())
             names.paths.append(path)
@@ -193,11 +193,12 @@ def _is_taken_for_unchanged(one: os.stat_result, before: bytes) -> bool:
     return (was.st_size, was.st_mtime_ns) == (one.st_size, one.st_mtime_ns)
 
 
-def _differs(one: bytes, other: bytes) -> bool:
+def _differs(one: bytes, other: bytes, goes_on: Callable[[], None]) -> bool:
     """Whether two files have different content; one that is gone meanwhile does not count."""
     try:
         with _opened(one) as first, _opened(other) as second:
             while True:
+                goes_on()
                 mine, theirs = first.read(_CHUNK), second.read(_CHUNK)
                 if mine != theirs:
                     return True
