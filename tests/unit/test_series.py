@@ -122,6 +122,7 @@ def test_a_history_of_before_becomes_series(tmp_path, store, opened):
         for table in ("latest", "run_total", "alert", "notice"):
             raw.execute(f"DROP TABLE {table}")
         raw.execute("ALTER TABLE verified DROP COLUMN stacks")
+        raw.execute("ALTER TABLE drill DROP COLUMN counted_at")
         raw.execute("ALTER TABLE drill DROP COLUMN counted")
         raw.execute("PRAGMA user_version = 1")
     raw.close()
