@@ -502,14 +502,14 @@ def test_a_container_that_nobody_would_make_again_is_in_the_way(with_volume: Sho
     subprocess.run(run, cwd=shop.directory, check=True, capture_output=True)
     with pytest.raises(RefusedError, match=r"by-hand has it, and would be lost.*docker rm"):
         shop.convert("files")
-    api.remove_container(f"{shop.name}-by-hand")
+    api.remove_container(f"{shop.name}-by-hand", v=True)
     shop.convert("files")
     subprocess.run(run, cwd=shop.directory, check=True, capture_output=True)
     with pytest.raises(RefusedError, match="would be lost"):
         convert.undo_last(shop.name, shop.means("r2"), shop.stacks())
     assert shop.running() == ["web"]
     assert shop.place == shop.target(shop.files)
-    api.remove_container(f"{shop.name}-by-hand")
+    api.remove_container(f"{shop.name}-by-hand", v=True)
 
 
 @pytest.fixture

@@ -264,7 +264,7 @@ def with_setting(host, setting, *words):
 def test_a_stack_that_does_not_exist(single):
     assert "there is no stack singel" in (words := refused(single, "backup", "singel", code=2))
     assert "did you mean single" in words
-    assert "there are backups of: single" in refused(single, "restore", "singel", code=1)
+    assert "there are backups of: single" in refused(single, "restore", "singel", code=2)
 
 
 def test_without_docker_nothing_is_copied_that_may_be_written(single):

@@ -139,18 +139,21 @@ class TestEngine:
             with pytest.raises(DockerError, match="remove a container"):
                 engine.remove_container(found)
             api.kill(made)
+            volumes = [mount["Name"] for mount in api.inspect_container(made)["Mounts"]]
             engine.remove_container(found)
             assert engine.container(made["Id"]) is None
+            for volume in volumes:
+                api.remove_volume(volume)  # it may hold data: it stays, and is for people
         finally:
             with suppress(docker.errors.NotFound):
-                api.remove_container(made, force=True)
+                api.remove_container(made, force=True, v=True)
 
     def test_our_own_helpers_are_no_leftovers(self, api, engine, image):
         made = api.create_container(image, command=["true"], labels={"stackward.helper": "x"})
         try:
             assert made["Id"] not in {one.id for one in engine.stopped_containers()}
         finally:
-            api.remove_container(made)
+            api.remove_container(made, v=True)
 
     def test_the_network_of_a_stopped_container_is_in_use(self, api, engine, image, name):
         network = api.create_network(name)["Id"]
@@ -158,13 +161,13 @@ class TestEngine:
         made = api.create_container(image, command=["true"], networking_config=config)
         try:
             assert network not in {one.id for one in engine.unused_networks()}
-            api.remove_container(made)
+            api.remove_container(made, v=True)
             (found,) = [one for one in engine.unused_networks() if one.id == network]
             engine.remove_network(found)
             assert api.networks(ids=[network]) == []
         finally:
             with suppress(docker.errors.NotFound):
-                api.remove_container(made)
+                api.remove_container(made, v=True)
             with suppress(docker.errors.NotFound):
                 api.remove_network(network)
 
@@ -177,13 +180,13 @@ class TestEngine:
         user = api.create_container(untagged, command=["true"])
         try:
             assert untagged not in {one.id for one in engine.untagged_images()}
-            api.remove_container(user)
+            api.remove_container(user, v=True)
             (found,) = [one for one in engine.untagged_images() if one.id == untagged]
             assert (found.tags, found.digests) == ((), ())
             engine.remove_image(found)
             assert engine.image_info(untagged) is None
         finally:
-            api.remove_container(made)
+            api.remove_container(made, v=True)
             with suppress(docker.errors.NotFound):
                 api.remove_image(untagged, force=True)
 
