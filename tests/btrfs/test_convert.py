@@ -150,9 +150,11 @@ class ShopWithVolume(Shop):
         return [c.service for c in Docker(DOCKER_HOST).containers(self.name) if c.state == "running"]
 
     def remove(self, api: Any) -> None:
+        names = {self.files, self.kept, self.meanwhile, f"{self.name}_anonymous"}
         for one in api.containers(all=True, filters={"label": f"com.docker.compose.project={self.name}"}):
-            api.remove_container(one["Id"], force=True, v=True)
-        for name in (self.files, self.kept, self.meanwhile, f"{self.name}_anonymous"):
+            names |= {mount["Name"] for mount in one["Mounts"] if mount["Type"] == "volume"}
+            api.remove_container(one["Id"], force=True, v=True)  # leaves those that it took over from another
+        for name in names:
             with suppress(docker.errors.NotFound):
                 api.remove_volume(name, force=True)
         self.host.store.close()
