@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import stackward
-from stackward.config import COMPOSE_VARIABLES, VARIABLES, Settings, load
+from stackward.config import Settings, load
 from stackward.core.errors import ExitCode, SettingsError
 from stackward.core.model import Keep
+from stackward.variables import COMPOSE_VARIABLES, VARIABLES
 
 _AGENT = Path(stackward.__file__).parents[1]
 AGE = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"

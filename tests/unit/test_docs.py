@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stackward.config import COMPOSE_VARIABLES, VARIABLES, load
+from stackward.config import load
 from stackward.core.labels import KNOWN, read_policy
 from stackward.core.model import Keep
+from stackward.variables import COMPOSE_VARIABLES, VARIABLES
 
 _ROOT = Path(__file__).parents[2]
 _LABELS = (_ROOT / "docs/labels.md").read_text()
