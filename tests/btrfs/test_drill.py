@@ -15,7 +15,7 @@ import pytest
 from stackward.core.model import JobResult, Outcome
 from stackward.core.progress import Silent
 from stackward.jobs import backup_config, backup_data, drill
-from stackward.steps.instance.drill_config import IDENTITY
+from stackward.steps.config_archives import IDENTITY
 from stackward.steps.undo import Undo
 from stackward.tools import age
 from stackward.tools.docker import Docker

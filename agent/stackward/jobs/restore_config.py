@@ -7,8 +7,8 @@ seven days, and the new takes its name. Files that the backup doesn't have are l
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -20,17 +20,16 @@ from stackward.core.artifacts import ArtifactKind
 from stackward.core.errors import RefusedError, SettingsError, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, display
 from stackward.core.progress import Progress
-from stackward.steps import catalog, verification
+from stackward.steps import catalog, config_archives, verification
 from stackward.steps.catalog import Artifact
 from stackward.steps.crashpoints import reach
 from stackward.steps.restore import config_restore, elsewhere, kept
 from stackward.steps.restore.config_restore import Item, State, Unit, above
 from stackward.steps.restore.restore_tree import carry_out
 from stackward.steps.undo import Undo
-from stackward.tools import age, archive, filesystem
+from stackward.tools import archive, filesystem
 from stackward.tools.docker import Docker
 
-IDENTITY = "age.key"  # below the configuration directory, where `stackward init` puts it
 SUBJECT = ""  # the configuration, among the records of what is kept
 _LISTED = 500
 
@@ -149,7 +148,7 @@ def _refuse_in_use(places: Sequence[Path], docker: Docker | None) -> None:
 def _sources(settings: Settings, request: Request, done: _Done, now: datetime) -> list[_Source]:
     artifacts = catalog.catalog(settings, now)
     chosen = _choose([a for a in artifacts if a.kind is ArtifactKind.CONFIG], request.wanted)
-    found = [_Source(chosen, partial(_open, chosen))]
+    found = [_Source(chosen, partial(config_archives.opened, chosen.path))]
     if not request.secrets:
         done.notes.append("secrets are not in it: --secrets restores them from the capsule")
         return found
@@ -159,8 +158,8 @@ def _sources(settings: Settings, request: Request, done: _Done, now: datetime) -
     capsule = max(capsules, key=lambda artifact: artifact.name.when)
     if capsule.name.when != chosen.name.when:
         done.warnings.append(f"the secrets are those of {capsule.name.name}, the newest from before the tarball")
-    identity = request.identity or settings.config_dir / IDENTITY
-    return [*found, _Source(capsule, partial(_open_capsule, capsule, identity))]
+    identity = request.identity or settings.config_dir / config_archives.IDENTITY
+    return [*found, _Source(capsule, partial(config_archives.opened_capsule, capsule.path, identity))]
 
 
 def _choose(backups: Sequence[Artifact], wanted: str | None) -> Artifact:
@@ -174,18 +173,6 @@ def _choose(backups: Sequence[Artifact], wanted: str | None) -> Artifact:
             return backup
     dates = list(dict.fromkeys(f"{backup.name.when:%Y-%m-%d}" for backup in backups))
     raise SettingsError(f"there is no config backup {display(wanted)}", hint=f"--from one of: {', '.join(dates[:7])}")
-
-
-@contextmanager
-def _open(artifact: Artifact) -> Iterator[IO[bytes]]:
-    with open(artifact.path, "rb") as file:
-        yield file
-
-
-@contextmanager
-def _open_capsule(artifact: Artifact, identity: Path) -> Iterator[IO[bytes]]:
-    with open(artifact.path, "rb") as file, age.decrypting(identity, file) as plain:
-        yield plain
 
 
 def _verify(artifact: Artifact, request: Request, done: _Done, progress: Progress) -> None:

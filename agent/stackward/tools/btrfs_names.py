@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _IOC_TREE_SEARCH = 0xC0709411
@@ -50,6 +51,19 @@ def names_of_inode(subvolume: Path, inode: int) -> tuple[Path, ...]:
     if not names:
         raise FileNotFoundError(errno.ENOENT, f"no file has the inode {inode}", str(subvolume))
     return tuple(names)
+
+
+def of_shared(subvolume: Path, directory: Path, paths: Iterable[bytes]) -> set[bytes]:
+    """All names, within a directory of the subvolume, of those files among `paths` that have several; relative to it.
+
+    Raises:
+        OSError: they cannot be told, or something is not there.
+    """
+    here = os.fsencode(directory)
+    found = (os.lstat(here + b"/" + path) for path in paths)
+    inodes = {status.st_ino for status in found if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1}
+    names = (os.fsencode(name) for inode in inodes for name in names_of_inode(subvolume, inode))
+    return {name.removeprefix(here + b"/") for name in names if name.startswith(here + b"/")}
 
 
 def _references(descriptor: int, inode: int) -> Iterator[tuple[int, bytes]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackward.core.happenings import ACTIONS, Happening
 from stackward.tools.docker_engine import Engine
-from stackward.tools.docker_values import PROJECT_LABEL
+from stackward.tools.docker_values import ONE_OFF_LABEL, PROJECT_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ class Events(Engine):
 def _happening(event: Mapping[str, Any]) -> Happening | None:
     action = str(event.get("Action") or event.get("status") or "")
     attributes = (event.get("Actor") or {}).get("Attributes") or {}
-    if action not in ACTIONS or attributes.get("com.docker.compose.oneoff") == "True":
+    if action not in ACTIONS or attributes.get(ONE_OFF_LABEL) == "True":
         return None
     return Happening(
         at=int(event.get("timeNano") or int(event.get("time") or 0) * _NANO) / _NANO,

@@ -9,13 +9,12 @@ import docker.errors
 
 from stackward.tools import routes
 from stackward.tools.docker_engine import Engine
-from stackward.tools.docker_values import HELPER_LABEL, PROJECT_LABEL
+from stackward.tools.docker_values import HELPER_LABEL, NETWORK_LABEL, PROJECT_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _LOOK_SECONDS = 20
-_NETWORK_LABEL = "com.docker.compose.network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Networks(Engine):
                 id=str(entry["Id"]),
                 name=str(entry["Name"]),
                 project=(labels := entry.get("Labels") or {}).get(PROJECT_LABEL, ""),
-                key=labels.get(_NETWORK_LABEL, ""),
+                key=labels.get(NETWORK_LABEL, ""),
                 subnets=tuple(
                     str(one["Subnet"]) for one in (entry.get("IPAM") or {}).get("Config") or [] if one.get("Subnet")
                 ),

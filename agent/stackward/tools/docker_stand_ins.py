@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import docker.errors
 
 from stackward.tools.docker_engine import DockerError, Engine
-from stackward.tools.docker_values import PROJECT_LABEL
+from stackward.tools.docker_values import NUMBER_LABEL, PROJECT_LABEL, SERVICE_LABEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 _LABEL = "stackward.stands-in"
 _SUFFIX = ".stackward"
-_SERVICE_LABEL = "com.docker.compose.service"
-_NUMBER_LABEL = "com.docker.compose.container-number"
 _OUTDATED = {"com.docker.compose.config-hash": "none"}  # without any, Compose does not see it
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
@@ -87,4 +85,4 @@ def is_stand_in(container: Container) -> bool:
 
 
 def _which(labels: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(labels.get(key, "") for key in (PROJECT_LABEL, _SERVICE_LABEL, _NUMBER_LABEL))
+    return tuple(labels.get(key, "") for key in (PROJECT_LABEL, SERVICE_LABEL, NUMBER_LABEL))

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 PROJECT_LABEL = "com.docker.compose.project"
 DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
+FILES_LABEL = "com.docker.compose.project.config_files"
+SERVICE_LABEL = "com.docker.compose.service"
+NUMBER_LABEL = "com.docker.compose.container-number"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+NETWORK_LABEL = "com.docker.compose.network"
+VOLUME_LABEL = "com.docker.compose.volume"
 HELPER_LABEL = "stackward.helper"
 
 
@@ -46,12 +52,12 @@ def volume_info(found: Mapping[str, Any]) -> VolumeInfo:
 def container_of(found: Mapping[str, Any]) -> Container:
     labels: dict[str, str] = found["Config"].get("Labels") or {}
     state, host = found["State"], found.get("HostConfig") or {}
-    files = labels.get("com.docker.compose.project.config_files", "")
+    files = labels.get(FILES_LABEL, "")
     return Container(
         id=str(found["Id"]),
         name=str(found["Name"]).lstrip("/"),
         project=labels.get(PROJECT_LABEL, ""),
-        service=labels.get("com.docker.compose.service", ""),
+        service=labels.get(SERVICE_LABEL, ""),
         state=str(state["Status"]),
         health=str((state.get("Health") or {}).get("Status") or "").replace("none", ""),
         restart_count=int(found.get("RestartCount") or 0),
@@ -59,7 +65,7 @@ def container_of(found: Mapping[str, Any]) -> Container:
         image=str(found["Config"].get("Image") or ""),
         working_dir=labels.get(DIRECTORY_LABEL, ""),
         config_files=tuple(part for part in files.split(",") if part),
-        one_off=labels.get("com.docker.compose.oneoff", "False") == "True",
+        one_off=labels.get(ONE_OFF_LABEL, "False") == "True",
         mounts=tuple(
             Mount(
                 kind=str(mount.get("Type") or ""),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -80,9 +80,8 @@ def apply(
             attributes = {path for path in attributes if status_of(here, path) is not None}
             written += direct_copy.copy_attributes(source, target, attributes)
         except BaseException:
-            for path in digests.keys() & set(
-                plan.in_place
-            ):  # a full scan would take them for files that nobody wrote to
+            # A full scan would take them for files that nobody wrote to.
+            for path in digests.keys() & set(plan.in_place):
                 with suppress(OSError):
                     os.utime(there + b"/" + path)
             raise
@@ -230,14 +229,5 @@ def _with_other_names(
     paths: AbstractSet[bytes], source: Path, subvolume: Path, rules: tuple[gitignore.Rule, ...]
 ) -> set[bytes]:
     """With the other names that their files have within the tree: those are copied together, or they would part."""
-    others = other_names(source, subvolume, paths)
+    others = btrfs_names.of_shared(subvolume, source, paths)
     return {*paths, *(name for name in others if not _left_out(rules, name, is_directory=False))}
-
-
-def other_names(source: Path, subvolume: Path, paths: Iterable[bytes]) -> set[bytes]:
-    """All names, within the tree, of those files among `paths` that have several."""
-    here = os.fsencode(source)
-    found = (os.lstat(here + b"/" + path) for path in paths)
-    inodes = {status.st_ino for status in found if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1}
-    names = (os.fsencode(name) for inode in inodes for name in btrfs_names.names_of_inode(subvolume, inode))
-    return {name.removeprefix(here + b"/") for name in names if name.startswith(here + b"/")}

@@ -18,7 +18,7 @@ from typing import IO
 
 from stackward.steps.backup import apply_changes, copying
 from stackward.steps.backup.changes import Changes
-from stackward.tools import filesystem, rsync
+from stackward.tools import btrfs_names, filesystem, rsync
 
 _CHUNK = 1 << 20
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
@@ -45,7 +45,7 @@ def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, ba
         and apply_changes.status_of(there, path)
         and _is_taken_for_unchanged(status, last + b"/" + path)
     }
-    others = apply_changes.other_names(source, subvolume, unseen)
+    others = btrfs_names.of_shared(subvolume, source, unseen)
     unseen |= {name for name in others if apply_changes.status_of(there, name)}
     unseen |= _mixed(here, there, {file for path in unseen if (file := _mixed_perhaps(here, there, path))})
     return rsync.copy_named(source, target, unseen, "--ignore-times")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -17,12 +18,12 @@ from stackward.config import Settings
 from stackward.core.artifacts import ArtifactKind
 from stackward.core.model import Stack, display
 from stackward.core.staging_facts import within
+from stackward.steps import config_archives
 from stackward.steps.catalog import Artifact
 from stackward.steps.instance.drill_source import NotDerivableError
-from stackward.tools import age, archive
+from stackward.tools import archive
 from stackward.tools.compose_files import dependencies
 
-IDENTITY = "age.key"
 EMPTY = "empty"  # beside what was unpacked: what begins empty
 _ROUNDS = 10  # what is named by what was named
 
@@ -121,7 +122,12 @@ def place(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact, 
     original = f"{docker_root}/{stack.name}"
     capsule, why = _capsule(settings, artifacts, tarball)
     found = Unpacked(
-        mirror, Path(mirror.place(original)), stack, tarball.name.name, _Archive(lambda: _plain(tarball)), capsule
+        mirror,
+        Path(mirror.place(original)),
+        stack,
+        tarball.name.name,
+        _Archive(partial(config_archives.opened, tarball.path)),
+        capsule,
     )
     if not found.take(original):
         raise NotDerivableError(f"{found.name} does not hold {display(stack.name)}")
@@ -158,22 +164,10 @@ def _take_secrets_of_now(found: Unpacked) -> None:
 def _capsule(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact) -> tuple[_Archive | None, str]:
     """The one that belongs to the tarball, or why it cannot be had."""
     made = [a for a in artifacts if a.kind is ArtifactKind.SECRETS and a.name.when <= tarball.name.when]
-    identity = settings.config_dir / IDENTITY
+    identity = settings.config_dir / config_archives.IDENTITY
     if not made:
         return None, "there is no secrets capsule"
     if not identity.is_file():
         return None, f"{display(identity)} is not here to open the capsule"
     newest = max(made, key=lambda artifact: artifact.name.when)
-    return _Archive(lambda: _decrypted(newest, identity)), ""
-
-
-@contextmanager
-def _plain(tarball: Artifact) -> Iterator[IO[bytes]]:
-    with open(tarball.path, "rb") as file:
-        yield file
-
-
-@contextmanager
-def _decrypted(capsule: Artifact, identity: Path) -> Iterator[IO[bytes]]:
-    with open(capsule.path, "rb") as file, age.decrypting(identity, file) as plain:
-        yield plain
+    return _Archive(partial(config_archives.opened_capsule, newest.path, identity)), ""

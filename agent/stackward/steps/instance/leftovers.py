@@ -12,8 +12,7 @@ from typing import Any
 from stackward.core.staging_networks import LABEL
 from stackward.steps.instance import healthy
 from stackward.tools.docker import PROJECT_LABEL, Docker, DockerError
-
-_VOLUME_LABEL = "com.docker.compose.volume"
+from stackward.tools.docker_values import VOLUME_LABEL
 
 
 def remove_services(docker: Docker, project: str, model: Mapping[str, Any]) -> None:
@@ -50,7 +49,7 @@ def remove_stores(docker: Docker, project: str, model: Mapping[str, Any]) -> lis
             acts.append(partial(docker.remove_network_by_id, network.id))
     for name, volume in volumes.items():
         is_its = volume.labels.get(PROJECT_LABEL) == project and volume.labels.get(LABEL) == project
-        if is_its and volume.labels.get(_VOLUME_LABEL) not in (model.get("volumes") or {}):
+        if is_its and volume.labels.get(VOLUME_LABEL) not in (model.get("volumes") or {}):
             acts.append(partial(docker.remove_volume, name))
     return [said for act in acts for said in _refused(act)]
 

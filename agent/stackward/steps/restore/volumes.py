@@ -11,8 +11,7 @@ from typing import Any
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import Stack, display
 from stackward.tools.docker import PROJECT_LABEL, Docker, VolumeInfo
-
-VOLUME_LABEL = "com.docker.compose.volume"
+from stackward.tools.docker_values import VOLUME_LABEL
 
 
 def place(docker: Docker | None, stack: Stack, name: str, held: ExitStack) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def _of_one(old: Path, new: Path, prefix: bytes) -> Diff:
     origin = {after: before for before, after in told.renamed}
     changed = set(told.changed)
     changed |= {path for path in told.perhaps if _differs(old, _before(path, origin), new, path)}
-    changed |= _other_names(new, changed) - told.created
+    changed |= btrfs_names.of_shared(new, new, changed) - told.created
     replaced = told.created & told.removed
 
     def placed(path: bytes) -> bytes:
@@ -88,12 +88,6 @@ def _differs(old: Path, before: bytes, new: Path, after: bytes) -> bool:
     if stat.S_ISDIR(is_now.st_mode):
         return False
     return (was.st_size, was.st_mtime_ns) != (is_now.st_size, is_now.st_mtime_ns)
-
-
-def _other_names(new: Path, paths: Iterable[bytes]) -> set[bytes]:
-    found = (os.lstat(os.fsencode(new) + b"/" + path) for path in paths)
-    inodes = {status.st_ino for status in found if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1}
-    return {os.fsencode(name.relative_to(new)) for inode in inodes for name in btrfs_names.names_of_inode(new, inode)}
 
 
 def _nested(snapshot: Path) -> set[Path]:
