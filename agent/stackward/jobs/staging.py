@@ -23,7 +23,7 @@ from stackward.core.unit_names import STAGING_TARGET
 from stackward.steps import crashpoints
 from stackward.steps.backup.sources import NIGHTLY
 from stackward.steps.instance import healthy, instances, leftovers, staging, staging_look
-from stackward.steps.instance.instances import Hands
+from stackward.steps.instance.instances import Hands, Trouble
 from stackward.steps.instance.staging import Plan
 from stackward.steps.undo import Step, Undo
 from stackward.steps.volume import snapshots
@@ -135,14 +135,14 @@ def down(means: Means, stacks: Sequence[Stack], names: Sequence[str]) -> JobResu
     return _result(parts, (), {})
 
 
-def _all_down(plans: Sequence[Plan], troubles: Sequence[str]) -> JobResult:
+def _all_down(plans: Sequence[Plan], troubles: Sequence[Trouble]) -> JobResult:
     """Only an instance that could not be stopped has failed; what the target says besides is no instance's fault."""
-    parts, others = [], list(troubles)
+    parts = []
     for one in plans:
-        its = [said for said in troubles if said.startswith(f"{display(one.stack.name)}: ")]
-        others = [said for said in others if said not in its]
-        parts.append(StackResult(one.stack.name, Outcome.FAILED if its else Outcome.OK, tuple(its)))
-    return _result(parts, others, {})
+        its = tuple(trouble.said for trouble in troubles if trouble.stack == one.stack.name)
+        parts.append(StackResult(one.stack.name, Outcome.FAILED if its else Outcome.OK, its))
+    planned = {one.stack.name for one in plans}
+    return _result(parts, [str(trouble) for trouble in troubles if trouble.stack not in planned], {})
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def _stopped(
         downtime.began = time.monotonic()
         means.progress.step("stopping the staging instances")
         try:
-            downtime.troubles = tuple(instances.stop(hands, plans))
+            downtime.troubles = tuple(map(str, instances.stop(hands, plans)))
             downtime.holding = snapshots.mounted_by(hands.docker)(means.settings.volume / NIGHTLY)
             means.reach("staging-stopped")
             began = time.monotonic()

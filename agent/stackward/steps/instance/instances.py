@@ -52,20 +52,31 @@ def ways_back(hands: Hands, plans: Sequence[Plan]) -> list[Step]:
     return [*steps, Step("unit", STAGING_TARGET, str(hands.settings.run_dir))]
 
 
-def stop(hands: Hands, plans: Sequence[Plan]) -> list[str]:
-    """Stop and remove every instance, those that no stack wants any more too. Returns what went wrong, in words."""
-    troubles: list[str] = []
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What went wrong; `stack` is "" where it is no instance's fault."""
+
+    stack: str
+    said: str
+
+    def __str__(self) -> str:
+        return f"{display(self.stack)}: {self.said}" if self.stack else self.said
+
+
+def stop(hands: Hands, plans: Sequence[Plan]) -> list[Trouble]:
+    """Stop and remove every instance, those that no stack wants any more too. Returns what went wrong."""
+    found: list[Trouble] = []
     if hands.bridge is not None:
         try:
             hands.bridge.stop(STAGING_TARGET)
         except (BridgeError, BridgeUnavailableError) as error:
-            troubles.append(error.message)
+            found.append(Trouble("", error.message))
     acts = [(one.stack.name, partial(compose.stop, one.directory, (one.service,))) for one in plans if one.service]
     acts += [(directory.name, partial(_down, hands, directory)) for directory in generated(hands.settings)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for said in pool.map(lambda act: _tried(act[1], act[0]), acts):
-            troubles += said
-    return troubles
+        for failed in pool.map(lambda act: _tried(act[1], act[0]), acts):
+            found += failed
+    return found
 
 
 def stop_one(hands: Hands, chosen: Plan) -> None:
@@ -162,11 +173,11 @@ def _down(hands: Hands, directory: Path) -> None:
     compose.down(directory)
 
 
-def _tried(act: Callable[[], None], name: str) -> list[str]:
+def _tried(act: Callable[[], None], name: str) -> list[Trouble]:
     try:
         act()
     except StackwardError as error:
-        return [f"{display(name)}: {troubles.words_of(error)}"]
+        return [Trouble(name, troubles.words_of(error))]
     return []
 
 
