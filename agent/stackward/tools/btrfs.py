@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from stackward.core.model import display
-from stackward.tools import filesystem, process
+from stackward.tools import beneath, filesystem, process
 
 _LISTED = re.compile(rb"ID (\d+) gen \d+ (?:cgen \d+ )?parent (\d+) top level \d+ path (.*)", re.DOTALL)
 
@@ -27,12 +27,16 @@ _IOC_INO_LOOKUP = 0xD0009412
 _INO_LOOKUP = struct.Struct("=QQ4080x")
 
 _IOC_SUBVOL_GETFLAGS = 0x80089419
+_IOC_SUBVOL_SETFLAGS = 0x4008941A
 _FLAGS = struct.Struct("=Q")
 _SUBVOL_RDONLY = 1 << 1
 
+_IOC_SNAP_DESTROY = 0x5000940F
+_VOL_ARGS = struct.Struct("=q4088s")  # struct btrfs_ioctl_vol_args: fd (unused here), name
+
 
 class UntoldError(process.CommandError):
-    """The kernel did not answer a question about a subvolume; it is no longer there, perhaps."""
+    """The kernel did not do or tell what it was asked about a subvolume; it is no longer there, perhaps."""
 
     def __init__(self, question: str, subvolume: Path, error: OSError) -> None:
         super().__init__(
@@ -63,7 +67,16 @@ def snapshot(source: Path, target: Path, *, read_only: bool) -> None:
 
 
 def set_read_only(path: Path, *, read_only: bool) -> None:
-    process.run(["btrfs", "property", "set", "-t", "subvol", path, "ro", "true" if read_only else "false"])
+    """Raises UntoldError, also where `path` is no subvolume."""
+    try:
+        with beneath.opened(path, beneath.DIRECTORY) as descriptor:
+            answer = bytearray(_FLAGS.size)
+            fcntl.ioctl(descriptor, _IOC_SUBVOL_GETFLAGS, answer)
+            (flags,) = _FLAGS.unpack(answer)
+            flags = flags | _SUBVOL_RDONLY if read_only else flags & ~_SUBVOL_RDONLY
+            fcntl.ioctl(descriptor, _IOC_SUBVOL_SETFLAGS, _FLAGS.pack(flags))
+    except OSError as error:
+        raise UntoldError("property set ro", path, error) from error
 
 
 def is_read_only(path: Path) -> bool:
@@ -214,16 +227,31 @@ def _asked(directory: Path, request: int, question: bytes) -> bytes:
 
 
 def delete(path: Path) -> None:
-    """Delete a subvolume with all that are nested in it; nothing there is fine. Returns when the deletion is committed."""
-    if not os.path.lexists(path):
+    """Delete a subvolume with all that are nested in it; nothing there is fine. Returns when the deletion is committed.
+
+    Each is deleted by the descriptor of the directory that holds it; no link on the way is followed.
+
+    Raises:
+        CommandError, LinkOnTheWayError: it is not deleted.
+    """
+    if beneath.status(path) is None:
         return
     nested = [path / inner.path for inner in nested_subvolumes(path)]
     for holder in (path, *nested) if nested else ():  # one that is read-only does not let go of what is in it
         if is_read_only(holder):
             set_read_only(holder, read_only=False)
     for inner in reversed(nested):
-        process.run(["btrfs", "subvolume", "delete", inner])
-    process.run(["btrfs", "subvolume", "delete", "--commit-after", path])
+        _destroy(inner)
+    _destroy(path)
+    filesystem.sync_filesystem(path.parent)
+
+
+def _destroy(subvolume: Path) -> None:
+    try:
+        with beneath.parent(subvolume) as (directory, name):
+            fcntl.ioctl(directory, _IOC_SNAP_DESTROY, bytearray(_VOL_ARGS.pack(0, name)))
+    except OSError as error:
+        raise UntoldError("subvolume delete", subvolume, error) from error
 
 
 def delete_directory(path: Path) -> None:

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from stackward.core.errors import NO_ROOM, DiskFullError
 from stackward.core.model import display
+from stackward.tools import beneath
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _FALLOC_FL_KEEP_SIZE = 1
@@ -141,6 +141,13 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
 
 
+def sync_parents(*paths: Path) -> None:
+    """The directories that hold `paths` are on disk on return, with the names in them; no link is followed."""
+    for directory in dict.fromkeys(path.parent for path in paths):
+        with beneath.opened(directory, beneath.DIRECTORY) as descriptor:
+            os.fsync(descriptor)
+
+
 def write_durably(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Replace `path` by `content` so that after a crash it is either the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -220,7 +227,10 @@ def write_range(descriptor: int, offset: int, content: bytes) -> int:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step. False where the file system cannot (then nothing has changed)."""
+    """Swap two names in one step. False where the file system cannot (then nothing has changed).
+
+    No link on the way to either is followed, as with all that follow here that rename or remove; LinkOnTheWayError then.
+    """
     return _renameat2(one, other, _RENAME_EXCHANGE)
 
 
@@ -231,19 +241,33 @@ def rename_new(source: Path, target: Path) -> None:
         FileExistsError: `target` is there.
     """
     if not _renameat2(source, target, _RENAME_NOREPLACE):
-        if os.path.lexists(target):
+        if beneath.status(target) is not None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-        os.rename(source, target)
+        replace(source, target)
+
+
+def replace(source: Path | bytes, target: Path | bytes) -> None:
+    """Rename over whatever file is there."""
+    with beneath.parent(source) as (old, name), beneath.parent(target) as (new, wanted):
+        os.rename(name, wanted, src_dir_fd=old, dst_dir_fd=new)
+
+
+def remove(path: Path | bytes) -> None:
+    """Remove a file or a link itself; nothing there is fine."""
+    with suppress(FileNotFoundError, NotADirectoryError), beneath.parent(path) as (directory, name):
+        os.unlink(name, dir_fd=directory)
 
 
 def remove_tree(path: Path) -> None:
     """Remove a file or directory with all below it; nothing there is fine."""
-    if not os.path.lexists(path):
+    found = beneath.status(path)
+    if found is None:
         return
-    if stat.S_ISDIR(os.lstat(path).st_mode):
-        shutil.rmtree(os.fsencode(path))
-    else:
-        os.unlink(path)
+    if not stat.S_ISDIR(found.st_mode):
+        remove(path)
+        return
+    with beneath.parent(path) as (directory, name):
+        shutil.rmtree(name, dir_fd=directory)
 
 
 def sorted_entries(directory: bytes) -> list[os.DirEntry[bytes]]:
@@ -307,10 +331,10 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
-    done = _LIBC.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
-    if done == 0:
-        return True
-    number = ctypes.get_errno()
+    with beneath.parent(source) as (old, name), beneath.parent(target) as (new, wanted):
+        if _LIBC.renameat2(old, name, new, wanted, flags) == 0:
+            return True
+        number = ctypes.get_errno()
     if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
     raise OSError(number, os.strerror(number), str(source), None, str(target))
