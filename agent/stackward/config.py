@@ -70,6 +70,8 @@ class Settings:
 _BY_NAME = {variable.name: variable for variable in VARIABLES}
 _PREFIX = "STACKWARD_"
 _FILE_SUFFIX = "_FILE"
+# The administrator may have put links there; below them none is followed (tools/beneath).
+_LINKED = frozenset({"backup_root", "state_dir", "config_dir"})
 # Read before there is a file, so a file cannot set it.
 _ENVIRONMENT_ONLY = "STACKWARD_CONFIG_DIR"
 
@@ -92,6 +94,8 @@ def load(environment: Mapping[str, str], file: Path | None) -> Settings:
                 fields[variable.field] = value
         except ValueError as error:
             errors.append(f"{name} {error}" + ("" if variable.secret else f", not '{display(text)}'"))
+    for name in _LINKED & fields.keys():
+        fields[name] = Path(os.path.realpath(fields[name]))
     settings = Settings(**fields)
     errors += _contradictions(settings)
     if errors:

@@ -170,8 +170,8 @@ def with_volume(tmp_path: Path, volume: Path, api: Any, image: str, needs_compos
 def recover(shop: Shop) -> None:
     """What the appliance does when it starts again."""
     undo = Undo(shop.host.settings.state_dir / "undo", Docker(DOCKER_HOST))
-    undo.take_back_open()
-    assert undo.open_count() == 0
+    messages = undo.take_back_open()
+    assert undo.open_count() == 0, messages
 
 
 def is_written(place: Path) -> bool:

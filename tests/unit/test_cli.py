@@ -381,7 +381,7 @@ def test_a_damaged_history_is_told_and_begun_anew(api, capsys, host, stack):
 
 @pytest.mark.parametrize(("days", "stays"), [(6, True), (8, False)])
 def test_what_a_restore_replaced_goes_after_a_week(api, capsys, host, stack, days, stays):
-    aside = kept.directory_beside(stack / "data", "run-1")
+    aside = stack / ".stackward-kept" / "run-1"
     aside.mkdir(parents=True)
     at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
     entry = kept.Entry(str(stack / "data"), str(aside / "data"))

@@ -14,6 +14,7 @@ from stackward.core import secret_names
 from stackward.core.model import Outcome, Policy, Stack, Tree, TreeKind
 from stackward.steps.backup import config_files
 from stackward.steps.backup.config_files import Selection
+from stackward.steps.restore import kept
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -124,12 +125,33 @@ def test_what_is_skipped_on_purpose_is_left_out(root):
 
 
 def test_logs_caches_history_and_snapshots_stay_out(root):
-    for name in ("logs", "cache", ".cache", ".git", ".nightly", ".stackward", ".stackward-kept", ".incoming-x"):
+    for name in ("logs", "cache", ".cache", ".git", ".snapshots"):
         root.put(f"shop/sub/{name}/x")
     root.put("shop/sub/logs.conf")
-    root.put("shop/sub/compose.yaml.stackward-undone")
-    root.put(".stackward-kept/run/x")
     assert root.members() == ["shop", "shop/compose.yaml", "shop/sub", "shop/sub/logs.conf"]
+
+
+def test_names_of_ours_are_ours_only_where_we_put_them(root):
+    """What a user calls so is the user's own; what a restore keeps is known by its record."""
+    own = [
+        "shop/.stackward-kept/x",
+        "shop/.nightly/x",
+        "shop/.stackward/x",
+        "shop/.incoming-x/x",
+        "shop/a.stackward-undone",
+    ]
+    for name in own:
+        root.put(name)
+    root.put(".stackward-kept/r1/old")
+    root.put("shop/.stackward-kept/r1/old")
+    record = kept.Record(
+        "r1", "2026-11-01T00:00:00+00:00", "shop", "a restore", (), (f"{root.path}/.stackward-kept/r1",)
+    )
+    kept.write(root.path / "own/state/kept", record)
+    members = root.members()
+    assert set(own) <= set(members)
+    assert "shop/.stackward-kept/r1/old" in members
+    assert not any(name.startswith(".stackward-kept") for name in members)
 
 
 def test_a_stack_may_be_called_cache(root):

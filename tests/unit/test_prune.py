@@ -15,6 +15,7 @@ from stackward.jobs import prune
 from stackward.steps import backup_root, catalog
 from stackward.steps.backup.day import read_index
 from stackward.steps.restore import kept
+from stackward.steps.restore.home import KEPT
 from stackward.steps.verification import check
 from stackward.store import Store
 from stackward.tools.locks import Locks
@@ -289,7 +290,7 @@ def test_what_a_killed_prune_left_is_cleaned_up(settings, store):
 
 def test_what_a_restore_replaced_goes_after_a_week(settings, store, tmp_path):
     for run_id, days_ago in (("old", 8), ("young", 6)):
-        home = tmp_path / kept.KEPT / run_id
+        home = tmp_path / KEPT / run_id
         home.mkdir(parents=True)
         at = (NOW - timedelta(days=days_ago)).isoformat()
         record = kept.Record(run_id, at, "shop", "a restore", (), (str(home),), done=True)
@@ -297,26 +298,26 @@ def test_what_a_restore_replaced_goes_after_a_week(settings, store, tmp_path):
 
     run(settings, store)
 
-    assert os.listdir(tmp_path / kept.KEPT) == ["young"]
+    assert os.listdir(tmp_path / KEPT) == ["young"]
 
 
 def test_what_cannot_be_deleted_stops_nothing_else_and_is_told(settings, store, tmp_path):
     for run_id in ("stuck", "old"):
-        home = tmp_path / kept.KEPT / run_id
+        home = tmp_path / KEPT / run_id
         home.mkdir(parents=True)
         (home / "file").touch()
         at = (NOW - timedelta(days=8)).isoformat()
         record = kept.Record(run_id, at, "shop", "a restore", (), (str(home),), done=True)
         kept.write(settings.state_dir / "kept", record)
-    if subprocess.run(["chattr", "+i", tmp_path / kept.KEPT / "stuck/file"], check=False).returncode:
+    if subprocess.run(["chattr", "+i", tmp_path / KEPT / "stuck/file"], check=False).returncode:
         pytest.skip("no file can be made immutable here")
     try:
         result = run(settings, store)
     finally:
-        subprocess.run(["chattr", "-i", tmp_path / kept.KEPT / "stuck/file"], check=True)
+        subprocess.run(["chattr", "-i", tmp_path / KEPT / "stuck/file"], check=True)
 
-    assert os.listdir(tmp_path / kept.KEPT) == ["stuck"]
+    assert os.listdir(tmp_path / KEPT) == ["stuck"]
     assert result.outcome is Outcome.WARN
     assert "Operation not permitted" in result.reasons[0]
     assert run(settings, store).outcome is Outcome.OK
-    assert not os.path.lexists(tmp_path / kept.KEPT)
+    assert not os.path.lexists(tmp_path / KEPT)

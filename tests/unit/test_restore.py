@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from stackward.core.errors import RefusedError, SettingsError, StackwardError
+from stackward.core.errors import DamageError, ExitCode, RefusedError, SettingsError, StackwardError
 from stackward.core.model import Outcome
 from stackward.core.progress import Silent
 from stackward.jobs import restore
 from stackward.jobs.restore import Means, Request
 from stackward.steps.crashpoints import POINTS
 from stackward.steps.restore import kept
+from stackward.steps.restore.home import KEPT
 from stackward.steps.undo import Undo
 from stackward.store import Store  # noqa: F401 - the killed process uses it
 from stackward.tools.locks import Locks  # noqa: F401
@@ -153,19 +154,92 @@ def test_a_destroyed_data_directory_behind_a_symlink_comes_back_behind_it(host, 
     assert content(elsewhere) == FILES
 
 
-def test_a_damaged_backup_is_refused_and_nothing_changes_unless_forced(host):
-    (host.settings.backup_root / "data-2026-11-03" / "shop" / "a").write_text("damaged")
+class Idle:
+    """An engine with no container: then nothing has to be forced."""
+
+    def containers(self, *_):
+        return ()
+
+
+def restored(host, run_id="r1", **more):
+    request = Request("shop", **more)
+    return restore.run(request, replace(means(host, run_id=run_id), docker=Idle()), host.discover().stacks)
+
+
+def spoil_backup(host):
+    root = host.settings.backup_root / "data-2026-11-03" / "shop"
+    (root / "a").write_text("damaged")
+    (root / "d/b").unlink()
+    (root / "planted").write_text("by another who can write to the share")
+    return {path: text for path, text in FILES.items() if path not in (b"a", b"d/b")}
+
+
+def test_damaged_files_are_named_and_left_out_and_all_others_are_restored(host):
+    good = spoil_backup(host)
     spoil(host)
+
+    result = restored(host)
+
+    assert content(data(host)) == good
+    assert (result.outcome, result.exit_code) == (Outcome.WARN, ExitCode.DAMAGED)
+    assert "3 files left out" in result.reasons[0]
+    for name, why in (("a", "is damaged"), ("d/b", "is missing"), ("planted", "has no checksum")):
+        assert any(told.startswith(f"{data(host)}/{name} {why}") for told in result.details["damaged"])
+
+
+def test_forced_damaged_files_are_restored_all_the_same(host):
+    good = spoil_backup(host)
+    spoil(host)
+
+    result = restored(host, force=True)
+
+    assert content(data(host)) == good | {b"a": b"damaged", b"planted": b"by another who can write to the share"}
+    assert (result.outcome, result.exit_code) == (Outcome.WARN, ExitCode.DAMAGED)
+
+
+def test_a_path_is_checked_while_it_is_restored_and_damage_replaces_nothing(host):
+    spoil_backup(host)
+    spoil(host)
+    (data(host) / "-n").unlink()
+
+    result = restored(host, path="", overwrite=True)
+
+    assert result.exit_code is ExitCode.DAMAGED
+    found = content(data(host))
+    assert found[b"a"] == b"changed"
+    assert found[b"d/e/c"] == b"old c"
+    assert found[b"-n"] == b"3"
+    assert b"planted" not in found
+
+
+def test_a_copy_elsewhere_is_checked_too(host, tmp_path):
+    good = spoil_backup(host)
+
+    result = restored(host, to=tmp_path / "out")
+
+    assert content(tmp_path / "out/data") == good
+    assert result.exit_code is ExitCode.DAMAGED
+
+
+def test_a_tree_of_which_nothing_is_good_replaces_nothing(host):
+    root = host.settings.backup_root / "data-2026-11-03" / "shop"
+    for path in FILES:
+        (root / os.fsdecode(path)).write_text("damaged")
     before = content(data(host))
 
-    with pytest.raises(RefusedError, match=r"shop/a \(damaged\)[\s\S]*--force"):
-        run(host, force=False)
+    with pytest.raises(DamageError, match="no file of"):
+        restored(host)
+
     assert content(data(host)) == before
 
-    forced = run(host)
 
-    assert forced.outcome is Outcome.WARN
-    assert content(data(host))[b"a"] == b"damaged"
+def test_a_dry_run_names_the_damage(host):
+    spoil_backup(host)
+
+    result = restored(host, dry_run=True)
+
+    assert result.exit_code is ExitCode.DAMAGED
+    assert sorted(told.split(" ")[0] for told in result.details["damaged"]) == ["shop/a", "shop/d/b", "shop/planted"]
 
 
 def test_damage_in_another_stack_does_not_matter(host):
@@ -371,7 +445,7 @@ def test_a_tree_that_the_stack_no_longer_has_is_left_in_the_backup_with_a_warnin
 def test_what_was_replaced_goes_after_seven_days(host):
     spoil(host)
     run(host)
-    home = data(host).parent / kept.KEPT
+    home = host.settings.docker_root / KEPT
     assert home.is_dir()
 
     assert kept.expire(host.settings.state_dir / "kept", NOW + timedelta(days=6, hours=23)).gone == ()
@@ -388,10 +462,11 @@ def test_a_copy_that_fails_leaves_everything_as_it_was_and_nothing_behind(host):
     shutil.rmtree(root / "shop")
     (root / "shop").write_text("no directory")
 
-    with pytest.raises(StackwardError):
+    with pytest.raises(DamageError, match="no directory"):
         run(host)
 
     assert content(data(host)) == before
+    assert not (host.settings.docker_root / KEPT).exists()
     assert sorted(os.listdir(data(host).parent)) == ["compose.yaml", "data"]
 
 
@@ -425,5 +500,5 @@ def test_a_restore_that_is_killed_leaves_the_old_data_or_the_new_and_can_be_done
     assert content(data(host)) == before
     run(host, run_id="r2")
     assert content(data(host)) == FILES
-    assert os.listdir(data(host).parent / kept.KEPT) == ["r2"]
-    assert sorted(os.listdir(data(host).parent)) == [kept.KEPT, "compose.yaml", "data"]
+    assert os.listdir(host.settings.docker_root / KEPT) == ["r2"]
+    assert sorted(os.listdir(data(host).parent)) == ["compose.yaml", "data"]

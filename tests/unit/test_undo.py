@@ -71,7 +71,7 @@ def test_what_stands_in_the_way_back_is_kept_beside(undo: Undo, moved: Step, tmp
         os.rename(moved.detail, moved.subject)
         Path(moved.detail).write_text("half restored")
     assert Path(moved.detail).read_text() == "precious"
-    assert (tmp_path / "place.stackward-undone").read_text() == "half restored"
+    assert (tmp_path / "aside.undone").read_text() == "half restored"
 
 
 def test_on_a_disk_that_is_not_mounted_the_way_back_stays_open(undo: Undo, moved: Step, tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ class Rule:
     anchored: bool
 
 
+def literal(path: str) -> str:
+    """A line's pattern that matches only `path`, which holds no newline."""
+    escaped = re.sub(r"([\\*?\[])", r"\\\1", path)
+    return escaped[:-1] + "\\ " if escaped.endswith(" ") else escaped
+
+
 def parse(text: bytes) -> tuple[Rule, ...]:
     """The rules of a .gitignore file, in its order. Lines that can match nothing are left out."""
     rules = []

@@ -167,7 +167,7 @@ def _publish(settings: Settings, name: str, sha256: str) -> None:
     with _writing(checksum) as file:
         file.write(manifest.format_line(sha256, os.fsencode(name)))
     try:
-        os.rename(checksum, settings.backup_root / (name + CHECKSUM_SUFFIX))
+        filesystem.replace(checksum, settings.backup_root / (name + CHECKSUM_SUFFIX))
         filesystem.sync_path(settings.backup_root)
         reach("config-checksum", settings.crash_point)
         filesystem.rename_new(incoming, settings.backup_root / name)

@@ -156,6 +156,7 @@ def _plan(request: Request, means: Means, stack: Stack, stacks: Sequence[Stack])
         size_of=cache(lambda path: sizes.measure(path, seconds=_SIZE_SECONDS).allocated_bytes),
         volume_info=lambda name: means.docker.volume(name) if means.docker is not None and name else None,
         run_id=means.run_id,
+        settings=means.settings,
     )
     moves: list[Move] = []
     done, staying = [], []

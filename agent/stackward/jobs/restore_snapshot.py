@@ -114,11 +114,12 @@ def _trees(
     if not request.force:
         restoring.require_docker(means, stack)
     kept.discard_unfinished(means.kept, stack.name)
-    if means.docker is not None and not request.force:
-        restore_plan.refuse_other_users(stack, found, means.docker.containers())
-    chosen = [restore_tree.replacement(target, means.run_id) for target in found]
+    chosen = [restore_tree.replacement(target, means.run_id, means.settings) for target in found]
+    running = means.docker.containers() if means.docker is not None else ()
+    restoring.refuse_other_users(stack, chosen, running, force=request.force)
     swapped = restoring.replace_trees(means, stack, _what(stack, snapshot), chosen, restore_tree.share)
     done.transfers += swapped.transfers
+    done.notes += swapped.notes
     done.standstill_seconds = swapped.standstill_seconds
     if not stack.running:
         done.notes.append(f"{display(stack.name)} was not running and was not started")
@@ -138,8 +139,8 @@ def _path(
     done.details |= restoring.described_path(chosen)
     done.notes += restoring.path_notes(chosen)
     if not request.dry_run:
-        transfer = restoring.write_path(means, stack, _what(stack, snapshot, str(inside.path)), chosen)
-        done.transfers += [transfer] if transfer else []
+        what = _what(stack, snapshot, str(inside.path))
+        done.transfers += restoring.write_path(means, stack, what, chosen, lambda _path: None).transfers
 
 
 def _lost_subvolumes(target: Target) -> list[str]:

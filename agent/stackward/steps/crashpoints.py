@@ -32,6 +32,8 @@ POINTS = (
     "undo-half",  # while taking an undo record back, between two of its steps
 )
 
+PATH_POINTS = ("path-placed",)  # of a path that is restored, the first thing has its name, and no other
+
 SNAPSHOT_POINTS = (
     "snapshot-made",  # a snapshot is there, but not listed
     "nightly-made",  # the new `.nightly` is there under another name; staging runs
@@ -52,7 +54,7 @@ CONVERT_POINTS = (
 
 def reach(point: str, chosen: str) -> None:
     """Die here if `chosen` is this point."""
-    if point not in POINTS + SNAPSHOT_POINTS + CONVERT_POINTS:
+    if point not in POINTS + PATH_POINTS + SNAPSHOT_POINTS + CONVERT_POINTS:
         raise ValueError(f"{point} is no crash point")
     if chosen == point:
         os.kill(os.getpid(), signal.SIGKILL)

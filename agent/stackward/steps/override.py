@@ -41,19 +41,17 @@ def write(stack: Stack, block: str) -> Path:
     if before and not before.endswith(b"\n"):
         before += b"\n"
     content = before + (b"\n" if before.strip() else b"") + block.encode()
-    candidate = stack.directory / f".{target.name}.{os.getpid()}.tmp"
-    like = os.stat(existing or main)
+    directory = Path(os.path.realpath(stack.directory))
+    candidate = directory / f".{target.name}.{os.getpid()}.tmp"
     try:
-        filesystem.write_durably(candidate, content, mode=0o644)
-        os.chown(candidate, like.st_uid, like.st_gid)
-        os.chmod(candidate, like.st_mode & 0o7777)
+        filesystem.write_durably(candidate, content, like=os.stat(existing or main))
         _prove(stack, (main, candidate))
-        os.rename(candidate, target)
-        filesystem.sync_path(stack.directory)
+        filesystem.replace(candidate, directory / target.name)
+        filesystem.sync_parents(candidate)
     except OSError as error:
         raise OverrideError(f"{display(target)} cannot be written: {error.strerror}") from error
     finally:
-        candidate.unlink(missing_ok=True)
+        filesystem.remove(candidate)
     return target
 
 

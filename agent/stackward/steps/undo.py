@@ -18,11 +18,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stackward.core.errors import StackwardError
+from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import display
 from stackward.steps import crashpoints
+from stackward.steps.restore import placing
 from stackward.steps.volume import volume_move
-from stackward.tools import btrfs, compose, filesystem, process, signals
+from stackward.tools import beneath, btrfs, compose, filesystem, process, signals
 from stackward.tools.docker import Docker, DockerUnavailableError, HookTimeout, NotFoundError
 from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
 
@@ -32,12 +33,15 @@ class Step:
     """One step back.
 
     `do` is "start", "unpause" or "stop" (`subject`: a container's ID), "exec" (`detail`: the command, run in the container
-    `subject`), "rename" (`subject` back to `detail`; whatever stands at `detail` is moved to `detail` + ".stackward-undone"),
+    `subject`), "rename" (`subject` back to `detail`; whatever stands at `detail` is moved aside, to `subject` + ".undone"),
+    "copy-back" (the same by copying, where no rename leads from one to the other; `identity` is then what stood at `detail`),
     "up" (the compose project in the directory `subject`, or only its service `detail`), "create" (the containers of that
     service, without starting them), "discard" (removes that project,
     then `subject` itself and the path `detail`, if any), "delete" (removes the path `subject`), "unit" (starts the host's
     unit `subject` through the bridge in the directory `detail`, if it answers), or "volume" (`detail`: a
     `volume_move.VolumeMove`, settled). `project` is what the one that is discarded is called.
+
+    `identity` (`beneath.identity`) is that of what is renamed or deleted: anything else is left where it is.
     """
 
     do: str
@@ -45,6 +49,7 @@ class Step:
     detail: str = ""
     timeout_seconds: float = 60.0
     project: str = ""
+    identity: str = ""
 
 
 _PAUSES_SECONDS = (1.0, 3.0)
@@ -176,7 +181,7 @@ class Undo:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.write(descriptor, json.dumps(document, indent=1).encode("ascii"))
             os.fsync(descriptor)
-            os.rename(temporary, path)
+            filesystem.replace(temporary, path)
             filesystem.sync_path(self._directory)
         except BaseException:
             os.close(descriptor)
@@ -279,24 +284,43 @@ def _unit(step: Step) -> None:
 
 
 _WITHOUT_CONTAINER: dict[str, Callable[[Step], None]] = {
-    "rename": lambda step: _rename_back(Path(step.subject), Path(step.detail)),
+    "rename": lambda step: _rename_back(Path(step.subject), Path(step.detail), step.identity),
+    "copy-back": lambda step: _copy_back(Path(step.subject), Path(step.detail), step.identity),
     "up": _up,
     "create": _create,
-    "delete": lambda step: btrfs.delete_directory(Path(step.subject)),
+    "delete": lambda step: _delete(Path(step.subject), step.identity),
     "unit": _unit,
 }
 
 
-def _rename_back(moved: Path, place: Path) -> None:
-    if not os.path.lexists(moved):
-        if not os.path.lexists(place):
+def _rename_back(moved: Path, place: Path, identity: str) -> None:
+    if identity and beneath.identity(place) == identity:
+        return
+    if beneath.status(moved) is None:
+        if beneath.status(place) is None:
             raise FileNotFoundError(
                 errno.ENOENT, "neither is there: is its disk mounted?", str(moved), None, str(place)
             )
         return
-    if os.path.lexists(place):
-        undone = place.with_name(place.name + ".stackward-undone")
-        filesystem.remove_tree(undone)
-        os.rename(place, undone)
-    os.rename(moved, place)
-    filesystem.sync_path(place.parent)
+    if identity and beneath.identity(moved) != identity:
+        raise RefusedError(f"{display(moved)} is not what was moved there", hint="look at what replaced it")
+    if beneath.status(place) is not None:
+        undone = moved.with_name(moved.name + ".undone")
+        btrfs.delete_directory(undone)
+        filesystem.rename_new(place, undone)
+    filesystem.rename_new(moved, place)
+    filesystem.sync_parents(place, moved)
+
+
+def _copy_back(kept: Path, place: Path, original: str) -> None:
+    if beneath.status(kept) is None:
+        return
+    if beneath.identity(place) != original:
+        placing.bring(kept, place)
+    btrfs.delete_directory(kept)
+    filesystem.sync_parents(kept)
+
+
+def _delete(path: Path, identity: str) -> None:
+    if not identity or beneath.identity(path) == identity:
+        btrfs.delete_directory(path)

@@ -90,6 +90,17 @@ def check(artifact: Artifact, progress: Progress, paths: Sequence[str] | None = 
     return _check_file(artifact, progress)
 
 
+def checksums(artifact: Artifact, path: bytes) -> Iterator[manifest.Line] | None:
+    """The lines of a data backup for the file or directory at `path`, sorted, with paths relative to it (b"" for itself).
+
+    None where the backup has no checksums. Lines that are none are passed over: what they stood for has no checksum then.
+    """
+    if not os.path.lexists(artifact.checksum_path):
+        return None
+    lines = _lines(artifact, Report(""))
+    return ((digest, line[len(path) + 1 :]) for digest, line in lines if line == path or line.startswith(path + b"/"))
+
+
 def _check_file(artifact: Artifact, progress: Progress) -> Report:
     report = Report(artifact.name.name, files=1, byte_count=artifact.size_bytes or 0)
     progress.step(f"verifying {report.artifact}", total_bytes=artifact.size_bytes)

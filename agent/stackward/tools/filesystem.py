@@ -148,20 +148,34 @@ def sync_parents(*paths: Path) -> None:
             os.fsync(descriptor)
 
 
-def write_durably(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Replace `path` by `content` so that after a crash it is either the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_path(path.parent)
+def write_durably(path: Path, content: bytes, *, mode: int = 0o600, like: os.stat_result | None = None) -> None:
+    """Replace `path` by `content` so that after a crash it is either the old file or the whole new one.
+
+    The file gets owner and mode of `like`, where that is given. No link is written through.
+
+    Raises:
+        LinkOnTheWayError, OSError: it is not written.
+    """
+    with beneath.parent(path) as (directory, name):
+        temporary = b".%s.%d.tmp" % (name, os.getpid())
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, mode, dir_fd=directory)
+        try:
+            with open(descriptor, "wb") as file:
+                if like is not None:
+                    os.fchown(descriptor, like.st_uid, like.st_gid)
+                    os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+                file.write(content)
+                file.flush()
+                os.fsync(descriptor)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
+        os.fsync(directory)
 
 
 def punch_hole(descriptor: int, offset: int, size: int) -> None:

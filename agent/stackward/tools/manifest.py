@@ -83,7 +83,7 @@ def write(path: Path, sections: Iterable[Section]) -> None:
         for section in sorted(sections, key=lambda section: section.prefix):
             for piece in section.pieces:
                 _write_piece(file, piece)
-    os.rename(temporary, path)
+    filesystem.replace(temporary, path)
 
 
 def _write_piece(file: IO[bytes], piece: Piece) -> None:

@@ -84,7 +84,7 @@ def _doubt(
         source,
         sources.home_of(settings.volume) if source.subvolume is not None else None,
         base.tree(str(source.tree.artifact_path)) if base else None,
-        tree_backup.left_out(source.tree, stack, settings.volume),
+        tree_backup.left_out(source.tree, stack, settings),
         elsewhere=base is not None and day_base != base.path and filesystem.is_on_btrfs(settings.backup_root),
         nested=chosen.has_nested(source),
     )

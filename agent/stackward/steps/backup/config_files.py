@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stackward.core import gitignore
-from stackward.core.artifacts import INCOMING_PREFIX
 from stackward.core.model import Outcome
 from stackward.core.secret_names import (
     HEAD_BYTES,
@@ -22,8 +21,9 @@ from stackward.core.secret_names import (
     may_be_key,
 )
 from stackward.core.units import format_bytes
+from stackward.steps.backup import sources
 from stackward.steps.backup.config_named import Named, named_by_stacks
-from stackward.steps.restore.kept import KEPT, UNDONE
+from stackward.steps.restore import kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Directories that are rebuilt or rotated, never configured; a stack may nevertheless be called so.
 REBUILT = frozenset({b"logs", b"cache", b".cache", b"__pycache__"})
-SNAPSHOTS = frozenset({b".stackward", b".nightly", b".snapshots", os.fsencode(KEPT)})
+SNAPSHOTS = frozenset({b".snapshots"})  # as snapper has them
 _IGNORE_FILE_BYTES = 1 << 20
 
 
@@ -66,7 +66,9 @@ class Selection:
 def select(settings: Settings, stacks: Sequence[Stack]) -> Selection:
     """Look at DOCKER_ROOT as it is now. Raises OSError when DOCKER_ROOT itself cannot be read."""
     named = named_by_stacks(settings, stacks)
-    walk = _Walk(named, settings.config_size_limit)
+    ours = [settings.volume / name for name in (sources.OURS, sources.NIGHTLY)]
+    ours += kept.places_of_ours(settings.state_dir / "kept")
+    walk = _Walk(named, settings.config_size_limit, frozenset(map(os.fsencode, ours)))
     walk.run()
     return walk.selection()
 
@@ -91,6 +93,7 @@ class _Frame:
 class _Walk:
     named: Named
     size_limit: int
+    ours: frozenset[bytes]
     members: list[bytes] = field(default_factory=list)
     secrets: list[bytes] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -168,8 +171,8 @@ class _Walk:
         if (reason := self.named.closed.get(full)) is not None:
             self.members.append(path)  # as an empty directory: its owner and mode
             self._leave_out(path, reason)
-        elif name in SNAPSHOTS or _is_put_aside(name):
-            self._leave_out(path, "a snapshot, or something put aside")
+        elif name in SNAPSHOTS or full in self.ours:
+            self._leave_out(path, "a snapshot, or kept for the undoing of a restore")
         elif name == b".git":
             self._leave_out(path, "a repository's history")
         elif name == b"data" and path.count(b"/") == 1:
@@ -192,7 +195,7 @@ class _Walk:
         """Take or leave one thing that is no directory. Returns the bytes it adds to the tarball."""
         name = os.path.basename(path)
         full = self.named.absolute(path)
-        if stat.S_ISSOCK(found.st_mode) or name == b".git" or _is_put_aside(name):
+        if stat.S_ISSOCK(found.st_mode) or name == b".git" or full in self.ours:
             return 0
         if full in self.named.secrets or frame.secret or is_secret_name(name) or _holds_key(full, name, found):
             self.secrets.append(path)
@@ -274,10 +277,6 @@ def _ignored(frame: _Frame, path: bytes, *, is_directory: bool) -> bool:
         if verdict is not None:
             return verdict
     return False
-
-
-def _is_put_aside(name: bytes) -> bool:
-    return name.startswith(os.fsencode(INCOMING_PREFIX)) or name.endswith(os.fsencode(UNDONE))
 
 
 def _holds_key(full: bytes, name: bytes, found: os.stat_result) -> bool:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
@@ -84,7 +85,7 @@ def copy_file(source: bytes, target: bytes) -> tuple[str, int]:
             os.unlink(target)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with open(os.open(target, flags, 0o600), "r+b", buffering=0) as made:
-            digest, written = _copy_content(original.fileno(), made.fileno())
+            digest, written = copy_content(original.fileno(), made.fileno())
             take_attributes(original.fileno(), made.fileno())
     return digest, written
 
@@ -146,7 +147,14 @@ def _set_extended(file: bytes | int, name: str, value: bytes) -> None:
         raise
 
 
-def _copy_content(source: int, target: int) -> tuple[str, int]:
+def copy_content(source: int, target: int, on_bytes: Callable[[int], None] = lambda _count: None) -> tuple[str, int]:
+    """Copy all of an open file into an empty one; holes stay holes. Returns the SHA-256 in hex, and how much was written.
+
+    `on_bytes` hears how many bytes more were read.
+
+    Raises:
+        OSError: it is not copied.
+    """
     digest = hashlib.sha256()
     written = 0
     size = os.fstat(source).st_size
@@ -156,6 +164,7 @@ def _copy_content(source: int, target: int) -> tuple[str, int]:
             length = min(_CHUNK, end - at)
             chunk = filesystem.read_range(source, at, length) if is_data else _ZEROS[:length]
             digest.update(chunk)
+            on_bytes(length)
             if is_data and chunk != _ZEROS[:length]:
                 written += filesystem.write_range(target, at, chunk)
     return digest.hexdigest(), written

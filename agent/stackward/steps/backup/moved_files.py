@@ -32,7 +32,7 @@ class Moved:
         """
         others = set()
         for path, kept in self.aside.items():
-            os.rename(kept, there + b"/" + path)
+            filesystem.replace(kept, there + b"/" + path)
             try:
                 digests[path], _ = in_place.rewrite(here + b"/" + path, there + b"/" + path, ())
             except in_place.NotTheSameError:

@@ -217,7 +217,7 @@ def _stand_still(
             means.reach("data-snapshot")
         for source in chosen.live:
             relative = str(source.tree.artifact_path)
-            filters = rsync_filters(tree_backup.left_out(source.tree, stack, means.settings.volume))
+            filters = rsync_filters(tree_backup.left_out(source.tree, stack, means.settings))
             made = work.trees[relative]
             again = second_pass.copy(
                 day, source.tree.path, relative, filters, made.transfer, made.began, lambda: still.remaining
@@ -253,7 +253,7 @@ def _copy(
         snapshot=work.taken.get(source.subvolume) if source.subvolume else None,
         nested=work.chosen.has_nested(source),
         last=last,
-        patterns=tree_backup.left_out(source.tree, stack, means.settings.volume),
+        patterns=tree_backup.left_out(source.tree, stack, means.settings),
         full_scan=means.full_scan,
         on_progress=advance,
         on_scan=lambda: means.progress.step(step, total_bytes=_expected_bytes(means, stack, source.tree, last)),
@@ -284,7 +284,7 @@ def _finish(
             work.warnings.append(f"{source.tree.source}: files vanished while they were copied")
         # With others nested in it, it cannot serve as the next backup's old snapshot.
         snapshot = work.taken[source.subvolume] if source.subvolume and not work.chosen.has_nested(source) else None
-        left_out = tree_backup.left_out(source.tree, stack, means.settings.volume)
+        left_out = tree_backup.left_out(source.tree, stack, means.settings)
         section, tree, new = _described(day, source, base, made, snapshot, left_out)
         sections.append(section)
         entries.append(tree)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from stackward.config import Settings
 from stackward.core import artifacts, gitignore
 from stackward.core.errors import DiskFullError, StackwardError
 from stackward.core.index import TreeEntry
@@ -75,11 +76,13 @@ def short(name: str) -> str:
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
 
 
-def left_out(tree: Tree, stack: Stack, volume: Path) -> tuple[str, ...]:
+def left_out(tree: Tree, stack: Stack, settings: Settings) -> tuple[str, ...]:
     """What of the tree is left out, as git reads it: what a restore keeps for its undoing, and what the labels say."""
-    ours = [f"{kept.KEPT}/", f"*{kept.UNDONE}"]
-    if tree.path == volume:
-        ours += [f"/{sources.OURS}", f"/{sources.NIGHTLY}"]
+    ours = [f"/{sources.OURS}", f"/{sources.NIGHTLY}"] if tree.path == settings.volume else []
+    inside = [
+        p.relative_to(tree.path) for p in kept.places_of_ours(settings.state_dir / "kept") if tree.path in p.parents
+    ]
+    ours += ["/" + gitignore.literal(str(path)) for path in inside if "\n" not in str(path)]
     return (*ours, *stack.policy.exclude)
 
 

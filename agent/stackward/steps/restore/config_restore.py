@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from stackward.steps.restore import kept
-from stackward.steps.restore.kept import KEPT, Entry
+from stackward.steps.restore.home import KEPT
+from stackward.steps.restore.kept import Entry
 from stackward.steps.restore.restore_tree import Move
 from stackward.steps.undo import Step
 from stackward.tools import archive, filesystem
@@ -131,9 +132,7 @@ def units(items: Sequence[Item], root: Path, run_id: str) -> list[Unit]:
         if path not in found:
             where = Path(os.fsdecode(place))
             is_below = root in where.parents
-            home = (
-                _home(where, root, mount_points) / KEPT / run_id if is_below else kept.directory_beside(where, run_id)
-            )
+            home = (_home(where, root, mount_points) if is_below else where.parent) / KEPT / run_id
             found[path] = Unit(path, where, home, item.state is State.CHANGED)
     return list(found.values())
 

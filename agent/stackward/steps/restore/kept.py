@@ -1,40 +1,46 @@
 """What a restore replaced stays for seven days, so that `--undo` can put it back.
 
-It is kept on its own file system, in a directory `.stackward-kept/<run>/` beside it (no backup and no listing looks into
-those), so that moving it is a rename. A record in `<state>/kept/<run>.json` says where everything stood. Putting back swaps
-names and may be done twice: what is back already is left alone.
+It is kept in a directory of the run (`home`), outside of what containers can write to wherever the file system allows. A
+record in `<state>/kept/<run>.json` says where everything stood. Putting back may be done twice: what is back already is left
+alone. Nothing is reached through a symbolic link: a container may have put one into its own tree since.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
-from stackward.tools import btrfs, filesystem
+from stackward.steps import verified_copy
+from stackward.steps.restore import home, placing
+from stackward.tools import beneath, btrfs, filesystem
+from stackward.tools.beneath import LinkOnTheWayError
 from stackward.tools.process import CommandError
 
-KEPT = ".stackward-kept"
 KEPT_FOR = timedelta(days=7)
 FORGOTTEN_AFTER = timedelta(days=60)
-UNDONE = ".stackward-undone"  # what taking back an undo record moves out of the way
+_UNDONE = ".stackward-undone"  # beside a place: where versions before 0.2 moved what stood in the way of an undo record
+_DEVICE_AND_INODE = re.compile(r"\d+:\d+")  # an identity as versions before 0.2 wrote it
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """`place` is what was replaced, `kept` where it is now. Nothing stood there: `kept` is where undoing puts the new.
 
-    `identity` (device and inode) tells what stood there from what replaced it; "" where nothing stood there.
+    `identity` (`beneath.identity`) tells what stood there from what replaced it; "" where nothing stood there. With `copied`,
+    no rename leads from `place` to `kept`: what is kept is a copy, and the identity is its own.
     """
 
     place: str
     kept: str
     identity: str = ""
+    copied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,7 @@ class Expired:
 
 def entry_for(place: Path, kept: Path) -> Entry:
     """The entry for what stands at `place` now."""
-    return Entry(str(place), str(kept), _identity(place))
-
-
-def directory_beside(place: Path, run_id: str) -> Path:
-    """The directory, on the file system of `place`, for what is moved away from it; not made yet."""
-    return place.parent / KEPT / run_id
+    return Entry(str(place), str(kept), beneath.identity(place))
 
 
 def write(directory: Path, record: Record) -> None:
@@ -97,6 +98,27 @@ def records(directory: Path) -> Iterator[Record]:
                 continue
 
 
+def places_of_ours(directory: Path) -> tuple[Path, ...]:
+    """The directories that hold what is kept, and what undo records of versions before moved out of the way.
+
+    Only these are ours in a tree; anything else that is called like them is the user's own.
+    """
+    found: dict[Path, None] = {}
+    for record in records(directory):
+        found |= dict.fromkeys(map(Path, record.directories))
+        found |= dict.fromkeys(Path(entry.place + _UNDONE) for entry in record.entries)
+    shared = {place.parent for place in found if place.parent.name == home.KEPT}
+    return (*found, *(one for one in shared if _holds_only(one, found)))
+
+
+def _holds_only(directory: Path, ours: Collection[Path]) -> bool:
+    try:
+        with beneath.opened(directory, beneath.DIRECTORY) as descriptor:
+            return all(directory / name in ours for name in os.listdir(descriptor))
+    except (OSError, LinkOnTheWayError):
+        return False
+
+
 def latest(directory: Path, subject: str) -> Record:
     """The newest restore of `subject` that can be undone.
 
@@ -118,14 +140,11 @@ def told(record: Record) -> dict[str, str]:
 
 
 def foretold(record: Record) -> dict[str, list[str]]:
-    """What undoing would put back, and what it would take away since nothing stood there before; in words.
-
-    `lost` is not to be seen now: it is gone, or on a volume that nobody has mounted.
-    """
+    """What undoing would put back, and what it would take away since nothing stood there before; in words."""
     lost = _lost(record)
     return {
         "places": [display(e.place) for e in record.entries if e.identity and e not in lost and not _is_back(e)],
-        "taken_away": [display(e.place) for e in record.entries if not e.identity and os.path.lexists(e.place)],
+        "taken_away": [display(e.place) for e in record.entries if not e.identity and _is_there(e.place)],
         "lost": [display(entry.kept) for entry in lost],
     }
 
@@ -135,6 +154,7 @@ def put_back(directory: Path, record: Record, now: datetime) -> dict[str, list[s
 
     Raises:
         StackwardError: something that was kept is no longer there. Nothing was changed.
+        LinkOnTheWayError: a link stands where a directory was. Nothing was changed.
     """
     require(record)
     changed = [entry for entry in record.entries if _put_back(entry)]
@@ -146,10 +166,12 @@ def put_back(directory: Path, record: Record, now: datetime) -> dict[str, list[s
 
 
 def require(record: Record) -> None:
-    """Raises StackwardError where something that was kept is no longer there."""
+    """Raises StackwardError where what was kept, or a directory on the way to where it was, is no longer there."""
+    for entry in record.entries:
+        beneath.status(entry.place)  # a link on the way is refused before anything is changed
     if lost := _lost(record):
         named = ", ".join(display(entry.kept) for entry in lost[:5])
-        raise StackwardError(f"what was kept is gone: {named}")
+        raise StackwardError(f"what was kept is gone: {named}", hint="restore from a backup instead")
 
 
 def discard_unfinished(directory: Path, subject: str) -> None:
@@ -158,9 +180,14 @@ def discard_unfinished(directory: Path, subject: str) -> None:
     The caller holds the lock of `subject`.
     """
     for record in records(directory):
-        unfinished = not record.done or _was_taken_back(record)
-        if record.subject == subject and unfinished and not _holds_something(record):
-            _delete(directory, record)
+        if record.subject != subject:
+            continue
+        try:
+            unfinished = not record.done or _was_taken_back(record)
+            if unfinished and not _holds_something(record):
+                _delete(directory, record)
+        except LinkOnTheWayError:
+            continue  # `expire` tells of it when its time comes
 
 
 def expire(directory: Path, now: datetime) -> Expired:
@@ -168,61 +195,86 @@ def expire(directory: Path, now: datetime) -> Expired:
     gone, stuck = [], []
     for record in records(directory):
         age = now - datetime.fromisoformat(record.undone_at or record.at)
-        # A directory that is not there may be on a volume that is not mounted just now.
-        seen = all(os.path.lexists(kept) for kept in record.directories)
-        if record.done and age >= (KEPT_FOR if seen else FORGOTTEN_AFTER):
-            try:
+        if not record.done or age < KEPT_FOR:
+            continue
+        try:
+            # A directory that is not there may be on a volume that is not mounted just now.
+            seen = all(_is_there(kept) for kept in record.directories)
+            if seen or age >= FORGOTTEN_AFTER:
                 _delete(directory, record)
-            except (OSError, CommandError) as error:
-                stuck.append(f"what was kept for the undoing of {record.what} ({record.at}) cannot be deleted: {error}")
-            else:
                 gone.append(f"{record.what} ({record.at})")
+        except (OSError, CommandError, LinkOnTheWayError) as error:
+            why = getattr(error, "message", error)
+            stuck.append(f"what was kept for the undoing of {record.what} ({record.at}) cannot be deleted: {why}")
     return Expired(tuple(gone), tuple(stuck))
 
 
 def _put_back(entry: Entry) -> bool:
     place, kept = Path(entry.place), Path(entry.kept)
+    if entry.copied:
+        return _put_back_copy(entry, place, kept)
     if entry.identity:
         if _is_back(entry):
             return False
-        if not os.path.lexists(place):
+        if beneath.status(place) is None:
             filesystem.rename_new(kept, place)
-        elif not filesystem.exchange(kept, place):
-            aside = place.with_name(place.name + UNDONE)
-            os.rename(place, aside)
-            os.rename(kept, place)
-            os.rename(aside, kept)
+        else:
+            placing.swap(kept, place)
     else:
-        if not os.path.lexists(place) or os.path.lexists(kept):
+        if not _is_there(entry.place) or _is_there(entry.kept):
             return False
-        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.rename(place, kept)
-    for parent in {place.parent, kept.parent}:
-        filesystem.sync_path(parent)
+        beneath.make_directories(kept.parent)
+        filesystem.rename_new(place, kept)
+    filesystem.sync_parents(place, kept)
+    return True
+
+
+def _put_back_copy(entry: Entry, place: Path, kept: Path) -> bool:
+    """What is in use now is copied out first; the second time that copy is there, and stays."""
+    in_use = kept.with_name(kept.name + ".in-use")
+    if beneath.status(place) is None:
+        if not entry.identity:
+            return False
+    elif beneath.status(in_use) is None:
+        beneath.make_directories(kept.parent)
+        partial = kept.with_name(kept.name + ".partial")
+        btrfs.delete_directory(partial)
+        verified_copy.copy(place, partial)
+        filesystem.sync_filesystem(partial.parent)
+        filesystem.rename_new(partial, in_use)
+        filesystem.sync_parents(in_use)
+    if entry.identity:
+        placing.bring(kept, place)
+    else:
+        btrfs.delete_directory(place)
+        filesystem.sync_parents(place)
     return True
 
 
 def _lost(record: Record) -> list[Entry]:
-    return [e for e in record.entries if e.identity and not os.path.lexists(e.kept) and not _is_back(e)]
+    return [e for e in record.entries if e.identity and not _is(e.kept, e.identity) and not _is_back(e)]
 
 
 def _delete(directory: Path, record: Record) -> None:
     for entry in record.entries:
-        btrfs.delete_directory(Path(entry.place + UNDONE))
-    for kept in record.directories:
-        _delete_kept(Path(kept), [Path(entry.kept) for entry in record.entries])
-    (directory / f"{record.run}.json").unlink(missing_ok=True)
+        if _DEVICE_AND_INODE.fullmatch(entry.identity):
+            btrfs.delete_directory(Path(entry.place + _UNDONE))
+    for kept in map(Path, record.directories):
+        if not home.is_ours(kept, record.run):
+            continue  # no name that we give: whatever it is, it stays
+        for entry in record.entries:
+            if kept in Path(entry.kept).parents:
+                btrfs.delete_directory(Path(entry.kept))  # first, since it may be a subvolume
+        btrfs.delete_directory(kept)
+        if kept.parent.name == home.KEPT:
+            _remove_if_empty(kept.parent)
+    filesystem.remove(directory / f"{record.run}.json")
 
 
-def _delete_kept(kept: Path, entries: Sequence[Path]) -> None:
-    if kept.parent.name != KEPT:
-        return  # no name that we give: whatever it is, it stays
-    for entry in entries:
-        if kept in entry.parents:
-            btrfs.delete_directory(entry)  # first, since it may be a subvolume
-    btrfs.delete_directory(kept)
+def _remove_if_empty(directory: Path) -> None:
     try:
-        kept.parent.rmdir()
+        with beneath.parent(directory) as (above, name):
+            os.rmdir(name, dir_fd=above)
     except OSError:
         return  # another restore's things are in it, or it is gone
 
@@ -234,16 +286,23 @@ def _was_taken_back(record: Record) -> bool:
 
 
 def _holds_something(record: Record) -> bool:
-    return any(entry.identity and os.path.lexists(entry.kept) for entry in record.entries)
+    return any(entry.identity and _is(entry.kept, entry.identity) for entry in record.entries)
 
 
 def _is_back(entry: Entry) -> bool:
-    return _identity(Path(entry.place)) == entry.identity
+    """A copy that is kept no more was copied back."""
+    if entry.copied:
+        return not _is_there(entry.kept)
+    return _is(entry.place, entry.identity)
 
 
-def _identity(place: Path) -> str:
-    try:
-        status = os.lstat(place)
-    except OSError:
-        return ""
-    return f"{status.st_dev}:{status.st_ino}"
+def _is_there(path: str) -> bool:
+    return beneath.status(path) is not None
+
+
+def _is(path: str, identity: str) -> bool:
+    """Whether what is at a path now is what the identity was taken of."""
+    if not _DEVICE_AND_INODE.fullmatch(identity):
+        return bool(identity) and beneath.identity(path) == identity
+    found = beneath.status(path)
+    return found is not None and identity == f"{found.st_dev}:{found.st_ino}"

@@ -1,29 +1,34 @@
 """Puts whole trees back in place of what is there.
 
-The copy is made beside the tree while the stack still runs; only then does the stack stand still, what was there is moved
+The copy is made outside of the tree while the stack still runs; only then does the stack stand still, what was there is moved
 aside, and the copy takes its name. So a restore that fails half-way has changed nothing, and the standstill is that of a few
-renames.
+renames. Only a tree that is a mount point has no outside that a rename reaches: there the copy is made in it, and all that
+mount it stand still from the beginning.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stackward.config import Settings
+from stackward.core.errors import DamageError
 from stackward.core.model import display
 from stackward.core.progress import Progress
-from stackward.steps.restore import kept
-from stackward.steps.restore.kept import KEPT, Entry
+from stackward.steps.backup.direct_copy import take_attributes
+from stackward.steps.restore import home, kept
+from stackward.steps.restore.kept import Entry
 from stackward.steps.restore.restore_plan import Target
 from stackward.steps.undo import Step
-from stackward.tools import btrfs, filesystem, process, rsync
+from stackward.steps.verified_copy import Checksums, Copier, LeftOut
+from stackward.tools import beneath, btrfs, filesystem, rsync
 
 SHOWN = 1000  # changes that a dry run names; the rest are counted
-_STAYS = frozenset({KEPT, "lost+found"})  # of a mount point: belongs to the file system
+_OF_THE_FILE_SYSTEM = "lost+found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,67 +57,118 @@ class Move:
     destination: Path
 
 
-def replacement(target: Target, run_id: str) -> Replacement:
+@dataclass(slots=True)
+class Filled:
+    """The new tree: counts, what of the backup is left out, by its path in the tree, and what is to be said."""
+
+    transfer: rsync.Transfer
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def replacement(target: Target, run_id: str, settings: Settings) -> Replacement:
     place = target.place
     children = os.path.lexists(place) and filesystem.mount_of(place, filesystem.mounts()).point == place
-    home = place / KEPT / run_id if children else kept.directory_beside(place, run_id)
-    return Replacement(target, home, children)
+    where = home.within(place, run_id) if children else home.outside(place, run_id, settings)
+    return Replacement(target, where, children)
 
 
-def prepare(one: Replacement, progress: Progress) -> rsync.Transfer:
-    """Make the copy, durably; nothing that is in use changes.
+def prepare(one: Replacement, progress: Progress, checksums: Checksums | None, *, force: bool) -> Filled:
+    """Make the copy of a backup's tree, durably; nothing that is in use changes.
+
+    A file that is not as its checksum says is left out, unless `force`.
 
     Raises:
-        DiskFullError, CommandError, OSError: there is no whole copy; `home` may hold a part of it.
+        DamageError: it is no directory in the backup, or no file of it is good.
+        DiskFullError, OSError: there is no whole copy; `home` may hold a part of it.
     """
-    one.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if filesystem.is_subvolume(one.target.place) and not one.children:
-        btrfs.create_subvolume(one.new)
-    else:
-        one.new.mkdir()
-    done = 0
-
-    def advance(byte_count: int, _files: int) -> None:
-        nonlocal done
-        progress.advance(byte_count=byte_count - done)
-        done = byte_count
-
-    transfer = rsync.copy(one.target.source, one.new, on_progress=advance)
+    source = one.target.source
+    found = beneath.status(source)
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        raise DamageError(
+            f"{display(source)} is no directory in the backup", hint="restore an older one with --from DATE"
+        )
+    _make_new(one)
+    copier = Copier(force=force, on_bytes=lambda count: progress.advance(byte_count=count))
+    copier.copy(source, one.new, checksums)
     filesystem.sync_filesystem(one.new)
-    return transfer
+    made = filled(copier)
+    done = copier.result
+    if done.left_out and not done.files:
+        raise DamageError(
+            f"no file of {display(one.target.place)} is good in the backup: {display(os.fsdecode(done.left_out[0].path))}"
+            f" {done.left_out[0].why}",
+            hint="restore an older one with --from DATE, or this one as it is with --force",
+        )
+    return made
 
 
-def share(one: Replacement, _progress: Progress) -> rsync.Transfer:
+def share(one: Replacement, progress: Progress) -> Filled:
     """As `prepare`, from a source on the same Btrfs: what the two have in common takes no room.
 
     Raises:
         CommandError, OSError: there is no whole copy.
     """
-    source, place = one.target.source, one.target.place
-    one.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    source = one.target.source
+    beneath.make_directories(one.home)
     if filesystem.is_subvolume(source) and not one.children:
         btrfs.snapshot_all(source, one.new, lambda _nested: True, read_only=False)
-    else:
-        if filesystem.is_subvolume(place) and not one.children:
-            btrfs.create_subvolume(one.new)
-        process.run(["cp", "--archive", "--reflink=auto", "--no-target-directory", "--", source, one.new])
+        filesystem.sync_filesystem(one.home)
+        return Filled(
+            rsync.Transfer(files=0, files_changed=0, files_deleted=0, bytes=0, bytes_changed=0, vanished=False)
+        )
+    _make_new(one)
+    copier = Copier(on_bytes=lambda count: progress.advance(byte_count=count))
+    copier.copy(source, one.new)
     filesystem.sync_filesystem(one.home)
-    return rsync.Transfer(files=0, files_changed=0, files_deleted=0, bytes=0, bytes_changed=0, vanished=False)
+    return filled(copier)
+
+
+def _make_new(one: Replacement) -> None:
+    beneath.make_directories(one.home)
+    if filesystem.is_subvolume(one.target.place) and not one.children:
+        btrfs.create_subvolume(one.new)
+    else:
+        beneath.make_directories(one.new)
+
+
+def filled(copier: Copier) -> Filled:
+    """What came of a copy."""
+    done = copier.result
+    transfer = rsync.Transfer(
+        files=done.files,
+        files_changed=done.files,
+        files_deleted=0,
+        bytes=done.byte_count,
+        bytes_changed=done.byte_count,
+        vanished=False,
+    )
+    notes = [f"{display(os.fsdecode(path))} is a device node, and was restored as one" for path in done.devices]
+    return Filled(transfer, done.left_out, notes)
 
 
 def moves_aside(one: Replacement) -> list[Move]:
     """What is there now, and where it goes. Nothing there: no move."""
     place = one.target.place
     if one.children:
-        return [Move(place / name, one.old / name) for name in sorted(os.listdir(place)) if name not in _STAYS]
-    return [Move(place, one.old)] if os.path.lexists(place) else []
+        return [Move(place / name, one.old / name) for name in _names(place) if not _stays(one, name)]
+    return [Move(place, one.old)] if beneath.status(place) is not None else []
 
 
 def moves_in(one: Replacement) -> list[Move]:
     place = one.target.place
     if one.children:
-        return [Move(one.new / name, place / name) for name in sorted(os.listdir(one.new)) if name not in _STAYS]
+        return [Move(one.new / name, place / name) for name in _names(one.new) if not _stays(one, name)]
     return [Move(one.new, place)]
+
+
+def _names(directory: Path) -> list[str]:
+    with beneath.opened(directory, beneath.DIRECTORY) as descriptor:
+        return sorted(os.listdir(descriptor))
+
+
+def _stays(one: Replacement, name: str) -> bool:
+    return name in (one.home.name, _OF_THE_FILE_SYSTEM)
 
 
 def entries(one: Replacement) -> list[Entry]:
@@ -129,26 +185,29 @@ def entries(one: Replacement) -> list[Entry]:
 
 
 def ways_back(moves: Sequence[Move]) -> list[Step]:
-    return [Step("rename", str(move.destination), str(move.source)) for move in moves]
+    """The renames back, of what is at the sources now; to be asked for before the moves."""
+    return [
+        Step("rename", str(move.destination), str(move.source), identity=beneath.identity(move.source))
+        for move in moves
+    ]
 
 
 def carry_out(moves: Sequence[Move]) -> None:
-    """Rename, never over anything; every directory that gained or lost a name is synced."""
-    parents: dict[Path, None] = {}
+    """Rename, never over anything and through no link; every directory that gained or lost a name is synced."""
     for move in moves:
-        move.destination.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        beneath.make_directories(move.destination.parent)
         filesystem.rename_new(move.source, move.destination)
-        parents |= dict.fromkeys((move.source.parent, move.destination.parent))
-    for parent in parents:
-        filesystem.sync_path(parent)
+    filesystem.sync_parents(*(path for move in moves for path in (move.source, move.destination)))
 
 
 def adopt_attributes(one: Replacement) -> None:
     """A mount point's own directory gets the owner, mode, times and xattrs that the backup's has."""
     if one.children:
-        status = os.stat(one.new)
-        os.chown(one.target.place, status.st_uid, status.st_gid)
-        shutil.copystat(one.new, one.target.place)
+        with (
+            beneath.opened(one.new, beneath.DIRECTORY) as made,
+            beneath.opened(one.target.place, beneath.DIRECTORY) as place,
+        ):
+            take_attributes(made, place)
 
 
 def changes(target: Target) -> tuple[rsync.Item, ...]:
@@ -157,7 +216,7 @@ def changes(target: Target) -> tuple[rsync.Item, ...]:
         items = rsync.differences(target.source, target.place)
     else:
         items = rsync.differences(target.source, target.place.parent / f".{target.place.name}.not-there")
-    return tuple(item for item in items if item.path.split(b"/")[0] != os.fsencode(KEPT))
+    return items
 
 
 def described(target: Target) -> dict[str, Any]:

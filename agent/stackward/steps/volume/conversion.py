@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stackward.config import Settings
 from stackward.core.model import Container, Stack, Tree, TreeKind, display
 from stackward.core.progress import Progress
 from stackward.core.units import format_bytes
-from stackward.steps.restore import kept
+from stackward.steps.restore import home, kept
 from stackward.steps.restore.kept import Entry
 from stackward.steps.undo import Step, Undo
 from stackward.steps.volume import sameness, volume_move
@@ -59,6 +60,7 @@ class Situation:
     size_of: Callable[[Path], int]
     volume_info: Callable[[str], VolumeInfo | None]
     run_id: str
+    settings: Settings
 
 
 def target_of(tree: Tree, volume: Path) -> Path:
@@ -191,7 +193,7 @@ def move_for(tree: Tree, situation: Situation) -> Move:
         tree,
         tree.path,
         target_of(tree, situation.volume),
-        kept.directory_beside(tree.path, situation.run_id),
+        home.outside(tree.path, situation.run_id, situation.settings),
         situation.size_of(tree.path),
     )
 
