@@ -69,8 +69,8 @@ def look(
             " Next: `docker logs stackward`"
         )
     alone = left_alone.look(settings, found.artifacts)
-    for one in alone:
-        conditions[f"a record of kind {one.kind}"] = f"{one.text}. Next: `stackward check` names all of its kind"
+    for one in reversed(alone):  # of each kind the first one is told
+        conditions[f"a record ({one.kind})"] = f"{one.text}. Next: `stackward check` names all that were left alone"
     spaces = _spaces(settings, conditions)
     view = View(
         at=now,
