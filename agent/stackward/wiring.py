@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from stackward.observe.facts import Facts
     from stackward.stacks import Discovery
     from stackward.stacks.memory import Memory
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -111,6 +115,8 @@ class Appliance:
 def build(settings: Settings) -> Appliance:
     """Everything for `settings`. Creates the state directory; touches nothing else.
 
+    Where there can be no store, what killed runs left stopped or moved is put back first: that depends on nothing else.
+
     Raises:
         StackwardError: the state directory cannot be made, or its database not be opened.
     """
@@ -121,4 +127,10 @@ def build(settings: Settings) -> Appliance:
         raise StackwardError(
             f"the state directory {display(state)} cannot be made: {error.strerror}", hint="run it as root"
         ) from error
-    return Appliance(settings, locks_in(state), open_in(state, utc_now()))
+    try:
+        store = open_in(state, utc_now())
+    except StackwardError:
+        for message in Undo(state / "undo", Docker(settings.docker_host), settings.crash_point).take_back_open():
+            _LOG.warning("%s", message)
+        raise
+    return Appliance(settings, locks_in(state), store)

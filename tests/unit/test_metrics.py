@@ -50,6 +50,7 @@ VIEW = View(
     open_undo=1,
     docker_answers=False,
     intervals={"backup-data": 86400.0, "verify": 86400.0},
+    left_alone={"undo": 1, "kept": 0, "backup": 2},
 )
 
 
@@ -89,6 +90,7 @@ def test_facts_are_written_down():
     assert found["stackward_stack_held"] == {("shop",): 1, ("new",): 0}
     assert found["stackward_config_errors"] == {("",): 1, ("shop",): 2, ("new",): 0, ("x",): 0}
     assert found["stackward_backup_damaged"] == found["stackward_undo_open"] == {(): 1}
+    assert found["stackward_records_left_alone"] == {("undo",): 1, ("kept",): 0, ("backup",): 2}
     assert found["stackward_backups"] == {("config",): 2, ("secrets",): 0}
     assert found["stackward_backup_size_bytes"] == {("config", ""): 9, ("data", "shop"): 7}
     assert found["stackward_backup_files"] == {("shop",): 1}

@@ -12,6 +12,7 @@ from stackward.cli.render import table
 from stackward.core.model import Outcome, display
 from stackward.core.units import format_age
 from stackward.core.verdict import State, Verdict
+from stackward.steps import left_alone
 from stackward.steps.report.verdicts import backups, judged, vanished
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def run(arguments: Namespace, context: Context) -> int:
     if discovery.docker_error:
         general.append(f"Docker does not answer: {discovery.docker_error}")
     general += [f"{display(name)} is held: {hold.reason}" for name, hold in appliance.store.holds().items()]
+    general += [one.text for one in left_alone.look(appliance.settings, found.artifacts)]
     running = [row for row in appliance.store.runs(limit=10) if row.outcome is None]
     summary = summarise(verdicts)
     drills = appliance.store.drills()

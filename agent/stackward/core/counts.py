@@ -44,7 +44,7 @@ class Counted:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Counted:
-        return cls(datetime.fromisoformat(document["at"]), tuple(Count(*one) for one in document["counts"]))
+        return cls(datetime.fromisoformat(document["at"]), tuple(Count(*one[:4]) for one in document["counts"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,18 @@
 r"""`stackward.json`: what a data backup says about itself, per stack.
 
-Format 1. The file is JSON with sorted keys; names that are not UTF-8 are escaped surrogates (`\\udcXX`), which
-`os.fsencode` turns back into the bytes. It is listed in MANIFEST.sha256 like every other regular file.
+Format 1 (`core/records`): keys that are not known are ignored, at every level. The file is JSON with sorted keys; names
+that are not UTF-8 are escaped surrogates (`\\udcXX`), which `os.fsencode` turns back into the bytes. It is listed in
+MANIFEST.sha256 like every other regular file.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from stackward.core import records
 
 FORMAT = 1
 
@@ -73,6 +77,7 @@ class Index:
     stacks: dict[str, StackEntry]
     appliance: str = ""
     full_scan: bool = True
+    requires: tuple[str, ...] = ()  # what a version must understand to make use of it
 
     def to_json(self) -> str:
         document = {"format": FORMAT, **asdict(self)}
@@ -80,30 +85,35 @@ class Index:
 
 
 def parse_index(text: str) -> Index:
-    """Raises ValueError when the text is not an index that this version can read."""
+    """What the text says, as far as this version knows it.
+
+    Raises:
+        NewerRecordError: a newer version made it, and this one could misunderstand it.
+        ValueError: the text is no index.
+    """
     try:
-        document = json.loads(text)
-        if document["format"] != FORMAT:
-            raise ValueError(f"stackward.json has format {document['format']}, this version reads {FORMAT}")
-        stacks = {name: _stack(entry) for name, entry in document["stacks"].items()}
+        document = records.parse(text)
+        records.require_understood(document, newest=FORMAT)
         return Index(
             date=document["date"],
             created_at=document["created_at"],
             host=document["host"],
-            stacks=stacks,
+            stacks={name: _stack(entry) for name, entry in document["stacks"].items()},
             appliance=document.get("appliance", ""),
             full_scan=document.get("full_scan", True),
+            requires=records.requirements(document.get(records.REQUIRES, ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"stackward.json lacks what format {FORMAT} promises: {error!r}") from error
 
 
-def _stack(entry: dict[str, Any]) -> StackEntry:
-    known = dict(entry)
-    known["trees"] = tuple(
-        TreeEntry(**{**tree, "left_out": tuple(tree.get("left_out", ()))}) for tree in entry["trees"]
+def _stack(entry: Mapping[str, Any]) -> StackEntry:
+    found = records.known(StackEntry, entry)
+    found["trees"] = tuple(
+        TreeEntry(**{**records.known(TreeEntry, tree), "left_out": tuple(tree.get("left_out", ()))})
+        for tree in entry["trees"]
     )
-    known["dumps"] = tuple(DumpEntry(**dump) for dump in entry.get("dumps", ()))
-    known["external_networks"] = tuple(entry.get("external_networks", ()))
-    known["warnings"] = tuple(entry.get("warnings", ()))
-    return StackEntry(**known)
+    found["dumps"] = tuple(DumpEntry(**records.known(DumpEntry, dump)) for dump in entry.get("dumps", ()))
+    found["external_networks"] = tuple(entry.get("external_networks", ()))
+    found["warnings"] = tuple(entry.get("warnings", ()))
+    return StackEntry(**found)

@@ -179,7 +179,9 @@ def _of_replaced(artifact: Artifact, days: Sequence[Artifact], facts: Facts, now
     assert replaced_at is not None
     last = [s for s in artifact.stacks if not any(s in d.stacks and facts.is_good(d, s) for d in days)]
     held = [stack for stack in artifact.stacks if stack in facts.held]
-    if last:
+    if artifact.problem:
+        reason = f"in doubt: {artifact.problem}"
+    elif last:
         reason = f"the last good backup of {', '.join(map(display, last))}"
     elif held:
         reason = f"{display(held[0])} is held: {facts.held[held[0]]}"

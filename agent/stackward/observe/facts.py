@@ -65,7 +65,8 @@ class BackupFacts:
 class View:
     """What a look at the host and at BACKUP_ROOT showed. `problems` are those that belong to no stack.
 
-    `intervals` are the seconds between two scheduled runs of a job, `open_undo` the undo records whose owner is dead.
+    `intervals` are the seconds between two scheduled runs of a job, `open_undo` the undo records whose owner is dead;
+    `left_alone` counts the records of each kind that this version does not act on.
     """
 
     at: datetime
@@ -77,6 +78,7 @@ class View:
     open_undo: int = 0
     docker_answers: bool = True
     intervals: dict[str, float] = field(default_factory=dict)
+    left_alone: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

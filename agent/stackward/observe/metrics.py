@@ -90,6 +90,11 @@ METRICS = (
         (),
         "What runs that ended in the middle left stopped or moved, and what could not be put back yet.",
     ),
+    Family(
+        "stackward_records_left_alone",
+        ("kind",),
+        "Records of a newer version, or unreadable ones, that are kept and not acted on: undo, kept, backup.",
+    ),
     Family("stackward_container_running", ("stack", "service", "container"), "1 if the container runs."),
     Family(
         "stackward_container_healthy", ("stack", "service", "container"), "What its healthcheck says, where it has one."
@@ -201,6 +206,8 @@ def _add_view(samples: _Samples, view: View) -> None:
     samples.add("stackward_config_errors", view.problems, "")
     samples.add("stackward_backup_damaged", view.damaged)
     samples.add("stackward_undo_open", view.open_undo)
+    for kind, count in view.left_alone.items():
+        samples.add("stackward_records_left_alone", count, kind)
     for space in view.spaces:
         samples.add("stackward_target_free_bytes", space.free_bytes, space.target)
         samples.add("stackward_target_size_bytes", space.size_bytes, space.target)

@@ -28,6 +28,7 @@ from stackward.core.artifacts import (
 from stackward.core.errors import SettingsError
 from stackward.core.index import DumpEntry, Index, TreeEntry, parse_index
 from stackward.core.model import display
+from stackward.core.records import NewerRecordError
 from stackward.steps.backup_root import require
 
 _AHEAD = timedelta(minutes=10)
@@ -36,6 +37,8 @@ _AHEAD = timedelta(minutes=10)
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A finished backup. `index` is None for the seed's ones and where `problem` says that it cannot be read.
+
+    `newer`: only a newer version understands it. It is listed and kept, and read by its manifest alone.
 
     `stacks` is what a data backup holds; it is empty for the other kinds, which hold all of DOCKER_ROOT.
     `size_bytes` is None where only reading everything could tell.
@@ -48,6 +51,7 @@ class Artifact:
     index: Index | None = None
     stacks: tuple[str, ...] = ()
     problem: str = ""
+    newer: bool = False
 
     @property
     def kind(self) -> ArtifactKind:
@@ -171,6 +175,9 @@ def _data_artifact(name: ArtifactName, path: Path) -> Artifact:
         return Artifact(name, path, name.when, stacks=_stacks_by_directory(path), problem=f"{INDEX}: {error}")
     try:
         index = parse_index(text)
+    except NewerRecordError as error:
+        stacks = _stacks_by_directory(path)
+        return Artifact(name, path, name.when, stacks=stacks, problem=f"{INDEX}: {error}", newer=True)
     except ValueError as error:
         return Artifact(name, path, name.when, stacks=_stacks_by_directory(path), problem=str(error))
     size = sum(tree.bytes for entry in index.stacks.values() for tree in entry.trees)

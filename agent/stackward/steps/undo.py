@@ -3,6 +3,8 @@
 A record is a JSON file in `<state>/undo/`. Its owner holds a lock (flock) on the file itself for as long as it lives, and the
 lock goes with the process however that ends. So a record whose lock is free is *open*: nobody will take it back but
 whoever finds it. Every step of a way back may be taken twice.
+
+A record that cannot be read, or that says what only a newer version knows, stays as it is: no step of it is taken.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
+from stackward.core import records
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import display
+from stackward.core.records import NewerRecordError
 from stackward.steps import crashpoints
 from stackward.steps.restore import placing
 from stackward.steps.volume import volume_move
@@ -52,6 +57,23 @@ class Step:
     identity: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class LeftAlone:
+    """An open record that this version must not act on, and why. `owner` is "" where even that cannot be read."""
+
+    path: Path
+    why: str
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    reason: str
+    steps: tuple[Step, ...]
+    owner: str
+
+
+_OF_CONTAINERS = ("start", "unpause", "stop", "exec", "volume")
 _PAUSES_SECONDS = (1.0, 3.0)
 _ASKED_SECONDS = 1.0  # what a killed Compose has asked for last: a start can be broken off when nobody waits for it
 
@@ -67,6 +89,7 @@ class Undo:
         self._directory = directory
         self._docker = docker
         self._crash_point = crash_point
+        self._owner = uuid.uuid4().hex
 
     @contextmanager
     def noted(self, reason: str, steps: Sequence[Step]) -> Iterator[None]:
@@ -113,38 +136,49 @@ class Undo:
 
         Safe to be killed at any point and to be run by several at once.
         """
-        messages = []
+        messages: list[str] = []
+        left: set[str] = set()  # the owners of records that stay: what those did before is not taken back either
         for path in sorted(self._directory.glob("*.json"), reverse=True):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.exists():
-                    messages += self._take_back_file(path)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(descriptor)
+            with self._if_open(path, fcntl.LOCK_EX) as is_open:
+                if is_open:
+                    messages += self._take_back_file(path, left)
         return messages
 
     def open_count(self) -> int:
         """How many records have no living owner: something is stopped or moved, and nobody is putting it back."""
         found = 0
         for path in self._directory.glob("*.json"):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                found += path.exists()
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(descriptor)
+            with self._if_open(path, fcntl.LOCK_SH) as is_open:
+                found += is_open
         return found
+
+    def left_alone(self) -> list[LeftAlone]:
+        """The open records that this version takes no step of, oldest first: a newer one made them, or they are unreadable."""
+        found = []
+        for path in sorted(self._directory.glob("*.json")):
+            with self._if_open(path, fcntl.LOCK_SH) as is_open:
+                if is_open and isinstance(record := _read(path), LeftAlone):
+                    found.append(record)
+        return found
+
+    @staticmethod
+    @contextmanager
+    def _if_open(path: Path, lock: int) -> Iterator[bool]:
+        """Whether the record is there and its owner is gone; its lock is held for the body."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield False
+            return
+        try:
+            try:
+                fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield path.exists()
+        finally:
+            os.close(descriptor)
 
     def held_containers(self) -> frozenset[str]:
         """The IDs of containers that a run at work has stopped or paused, and will start again."""
@@ -155,13 +189,14 @@ class Undo:
                 found |= {str(step["subject"]) for step in steps if step["do"] in ("start", "unpause")}
         return frozenset(found)
 
-    def _take_back_file(self, path: Path) -> list[str]:
-        try:
-            document = json.loads(path.read_text(encoding="ascii"))
-            steps = [Step(**step) for step in document["steps"]]
-            reason = str(document["reason"])
-        except (ValueError, TypeError, KeyError) as error:
-            return [f"undo record {path} cannot be read ({error}); look at it, put things right, and remove it"]
+    def _take_back_file(self, path: Path, left: set[str]) -> list[str]:
+        record = _read(path)
+        if isinstance(record, LeftAlone):
+            left.update({record.owner} - {""})
+            return [f"{record.why}; no step of it was taken"]
+        reason, steps = record.reason, record.steps
+        if record.owner in left:
+            return [f"“{reason}” is not taken back: what the same run did later has to be taken back first"]
         if any(step.do in ("create", "up") for step in steps):
             time.sleep(_ASKED_SECONDS)
         try:
@@ -175,7 +210,14 @@ class Undo:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{time.time_ns():020d}-{uuid.uuid4().hex}.json"
         temporary = path.with_suffix(".tmp")
-        document = {"reason": reason, "pid": os.getpid(), "steps": [asdict(step) for step in steps]}
+        document = {
+            "format": records.FORMAT,
+            records.REQUIRES: [],
+            "reason": reason,
+            "pid": os.getpid(),
+            "owner": self._owner,
+            "steps": [asdict(step) for step in steps],
+        }
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -221,31 +263,76 @@ class Undo:
             btrfs.delete_directory(Path(path))
 
     def _take(self, step: Step, stopping_since: float | None) -> None:
-        acts = {**_WITHOUT_CONTAINER, "discard": self._discard}
-        if step.do in acts:
-            acts[step.do](step)
-            return
+        # A container that is gone was replaced by another; a hook gets its time, and once only.
+        with suppress(*((NotFoundError, HookTimeout) if step.do in _OF_CONTAINERS else ())):
+            self._ACTS[step.do](self, step, stopping_since)
+
+    def _engine(self) -> Docker:
         if self._docker is None:
             raise DockerUnavailableError("no Docker Engine answers")
-        try:
-            if step.do == "start":
-                if stopping_since is not None:
-                    self._docker.await_stop(step.subject, stopping_since)
-                self._docker.start(step.subject)
-            elif step.do == "stop":
-                self._docker.stop(step.subject)
-            elif step.do == "unpause":
-                self._docker.unpause(step.subject)
-            elif step.do == "volume":
-                volume_move.settle(self._docker, step.detail)
-            elif step.do == "exec":
-                self._docker.exec(step.subject, ["sh", "-c", step.detail], timeout_seconds=step.timeout_seconds)
-        except (NotFoundError, HookTimeout):
-            return  # a container that is gone was replaced by somebody else; a hook gets its time, and once only
+        return self._docker
+
+    def _start(self, step: Step, stopping_since: float | None) -> None:
+        docker = self._engine()
+        if stopping_since is not None:
+            docker.await_stop(step.subject, stopping_since)
+        docker.start(step.subject)
+
+    def _exec(self, step: Step, _stopping_since: float | None) -> None:
+        self._engine().exec(step.subject, ["sh", "-c", step.detail], timeout_seconds=step.timeout_seconds)
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         filesystem.sync_path(self._directory)
+
+    # What a step may be, and how it is taken. A record with any other one is not begun with.
+    _ACTS: ClassVar[dict[str, Callable[[Undo, Step, float | None], None]]] = {
+        "start": _start,
+        "unpause": lambda self, step, _since: self._engine().unpause(step.subject),
+        "stop": lambda self, step, _since: self._engine().stop(step.subject),
+        "exec": _exec,
+        "rename": lambda _self, step, _since: _rename_back(Path(step.subject), Path(step.detail), step.identity),
+        "copy-back": lambda _self, step, _since: _copy_back(Path(step.subject), Path(step.detail), step.identity),
+        "up": lambda _self, step, _since: _up(step),
+        "create": lambda _self, step, _since: _create(step),
+        "discard": lambda self, step, _since: self._discard(step),
+        "delete": lambda _self, step, _since: _delete(Path(step.subject), step.identity),
+        "unit": lambda _self, step, _since: _unit(step),
+        "volume": lambda self, step, _since: volume_move.settle(self._engine(), step.detail),
+    }
+    KNOWN: ClassVar[frozenset[str]] = frozenset(_ACTS)
+
+
+def _read(path: Path) -> _Record | LeftAlone:
+    """A record as this version understands all of it, or why it must be left alone."""
+    document: dict[str, Any] = {}
+    try:
+        document = records.parse(path.read_bytes())
+        return _understood(document)
+    except NewerRecordError as error:
+        reason = display(str(document.get("reason") or "it does not say what"))
+        why = f"undo record {path} (“{reason}”): {error}; only that version can take it back"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        why = f"undo record {path} cannot be read ({error!s}); look at it, put things right, and remove it"
+    return LeftAlone(path, why, _owner(document))
+
+
+def _understood(document: dict[str, Any]) -> _Record:
+    """Raises NewerRecordError, and ValueError, TypeError or KeyError for what is no record."""
+    records.require_understood(document)
+    steps = tuple(Step(**records.known(Step, step)) for step in document["steps"])
+    for step in steps:
+        if step.do not in Undo.KNOWN:
+            raise NewerRecordError(f"a newer version made it (a step {step.do!r} is not known)")
+        if step.do == "volume":
+            volume_move.read(step.detail)
+    return _Record(str(document["reason"]), steps, _owner(document))
+
+
+def _owner(document: dict[str, Any]) -> str:
+    """Who wrote it: one run, also where it wrote several. Before records said so there was only the process."""
+    found = document.get("owner") or document.get("pid")
+    return str(found) if isinstance(found, (str, int)) else ""
 
 
 def _up(step: Step) -> None:
@@ -281,16 +368,6 @@ def _insist(act: Callable[[], None]) -> None:
 def _unit(step: Step) -> None:
     with suppress(BridgeUnavailableError, BridgeError):
         Bridge(Path(step.detail)).start(step.subject)
-
-
-_WITHOUT_CONTAINER: dict[str, Callable[[Step], None]] = {
-    "rename": lambda step: _rename_back(Path(step.subject), Path(step.detail), step.identity),
-    "copy-back": lambda step: _copy_back(Path(step.subject), Path(step.detail), step.identity),
-    "up": _up,
-    "create": _create,
-    "delete": lambda step: _delete(Path(step.subject), step.identity),
-    "unit": _unit,
-}
 
 
 def _rename_back(moved: Path, place: Path, identity: str) -> None:

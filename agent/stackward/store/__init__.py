@@ -15,7 +15,7 @@ from stackward.core.model import Outcome
 from stackward.store.alerts import Alerts
 from stackward.store.database import blob, name_of, stamp
 from stackward.store.drills import Drill, Drills
-from stackward.store.rows import Hold, RunRow, Verified, is_damaged
+from stackward.store.rows import Hold, RunRow, Verified, is_damaged, outcome_of
 from stackward.store.runs import INTERRUPTED, RUN_ID, RunLog, new_run_id
 from stackward.store.series import Series
 from stackward.store.wishes import Wishes
@@ -44,7 +44,7 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
 
     def remember_opted_in(self, stack: str, at: datetime) -> None:
         with self._writing() as connection:
-            connection.execute("INSERT OR IGNORE INTO opted_in VALUES (?, ?)", (blob(stack), stamp(at)))
+            connection.execute("INSERT OR IGNORE INTO opted_in (stack, at) VALUES (?, ?)", (blob(stack), stamp(at)))
 
     def forget_opted_in(self, stack: str) -> None:
         with self._writing() as connection:
@@ -61,7 +61,8 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
         """Keep the stack's backups from being pruned. A hold that is there keeps its date; its reason is renewed."""
         with self._writing() as connection:
             connection.execute(
-                "INSERT INTO held VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET reason = excluded.reason",
+                "INSERT INTO held (stack, tree, reason, at) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET reason = excluded.reason",
                 (blob(stack), blob(tree), reason, stamp(at)),
             )
 
@@ -83,7 +84,7 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
     def accept(self, stack: str, at: datetime) -> None:
         """A person said that the stack is meant to be as it is now: holds before `at` go."""
         with self._writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO accepted VALUES (?, ?)", (blob(stack), stamp(at)))
+            connection.execute("INSERT OR REPLACE INTO accepted (stack, at) VALUES (?, ?)", (blob(stack), stamp(at)))
             connection.execute("DELETE FROM held WHERE stack = ? AND at <= ?", (blob(stack), stamp(at)))
 
     def accepted_at(self, stack: str) -> datetime | None:
@@ -96,7 +97,7 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
         """`damaged` counts files, `stacks` are those they belong to ("": at least one belongs to none)."""
         with self._writing() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO verified VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO verified (artifact, at, outcome, damaged, stacks) VALUES (?, ?, ?, ?, ?)",
                 (blob(artifact), stamp(at), outcome.value, damaged, json.dumps(sorted(stacks))),
             )
 
@@ -120,7 +121,8 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
         """What was said of `artifact` holds for `to` as well, if anything was."""
         with self._writing() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO verified SELECT ?, at, outcome, damaged, stacks FROM verified WHERE artifact = ?",
+                "INSERT OR REPLACE INTO verified (artifact, at, outcome, damaged, stacks)"
+                " SELECT ?, at, outcome, damaged, stacks FROM verified WHERE artifact = ?",
                 (blob(to), blob(artifact)),
             )
 
@@ -129,7 +131,7 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
         return {
             name_of(row["artifact"]): Verified(
                 datetime.fromisoformat(row["at"]),
-                Outcome(row["outcome"]),
+                outcome_of(row["outcome"]),
                 row["damaged"],
                 frozenset(json.loads(row["stacks"])),
             )
@@ -138,7 +140,7 @@ class Store(RunLog, Series, Alerts, Wishes, Drills):
 
     def set_note(self, key: str, value: str) -> None:
         with self._writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (key, value))
+            connection.execute("INSERT OR REPLACE INTO note (key, value) VALUES (?, ?)", (key, value))
 
     def note(self, key: str) -> str | None:
         rows = self._rows("SELECT value FROM note WHERE key = ?", (key,))

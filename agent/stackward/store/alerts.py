@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # A message that could not be told for so long is old news.
 _LIFETIME = timedelta(days=2)
 _PENDING = 100
+_CHANNELS = frozenset(channel.value for channel in Channel)
 # After a failed attempt: soon, since webhooks have hiccups; then less and less often.
 _PAUSES = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60))
 
@@ -79,18 +80,19 @@ class Alerts(Database):
             _insert(connection, channel, message, at)
 
     def due_notices(self, at: datetime) -> list[Notice]:
-        """The messages to be told now, oldest first."""
+        """The messages to be told now, oldest first; not those of a channel that only a newer version knows."""
         rows = self._rows("SELECT * FROM notice WHERE next_at <= ? ORDER BY id", (stamp(at),))
         return [
             Notice(
                 id=row["id"],
                 channel=Channel(row["channel"]),
-                message=Message(row["title"], row["body"], Kind(row["kind"])),
+                message=Message(row["title"], row["body"], _kind(row["kind"])),
                 at=datetime.fromisoformat(row["at"]),
                 tries=row["tries"],
                 told=frozenset(json.loads(row["told"])),
             )
             for row in rows
+            if row["channel"] in _CHANNELS
         ]
 
     def note_told(self, notice_id: int, address: str) -> None:
@@ -130,7 +132,8 @@ def _change(connection: sqlite3.Connection, standing: Standing, at: datetime) ->
     over = {key for key in known if key not in failing and (fine is None or key in fine)}
     for key, text in failing.items():
         connection.execute(
-            "INSERT INTO alert VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET text = excluded.text",
+            "INSERT INTO alert (scope, key, text, since) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET text = excluded.text",
             (scope, blob(key), _printable(text), stamp(at)),
         )
     for key in over:
@@ -147,6 +150,14 @@ def _insert(connection: sqlite3.Connection, channel: Channel, message: Message, 
         "INSERT INTO notice (channel, kind, title, body, at, next_at) VALUES (?, ?, ?, ?, ?, ?)",
         (channel.value, message.kind.value, *texts, stamp(at), stamp(at)),
     )
+
+
+def _kind(word: str) -> Kind:
+    """A sort of message that only a newer version knows is told as a warning."""
+    try:
+        return Kind(word)
+    except ValueError:
+        return Kind.WARNING
 
 
 def _printable(text: str) -> str:

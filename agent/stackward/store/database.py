@@ -6,6 +6,7 @@ in as BLOBs of their bytes and times as UTC text of one width, which sorts as ti
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-from stackward.core.errors import StackwardError
+from stackward.core import records
+from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import display
 from stackward.store import rescue
 
@@ -28,6 +30,8 @@ BUSY_SECONDS = 30.0
 LOCKED_SECONDS = 120.0
 _AGAIN_SECONDS = 1.0
 # Each brings a database from the version of its place in this list to the next one. What was released is never edited.
+# A version before may come back and use what these made, so they only add: tables, and columns with defaults that are true
+# of a row which does not state them. What needs more than that adds its word to the note "requires" (core/records).
 _MIGRATIONS = (
     """
 CREATE TABLE run (
@@ -102,6 +106,10 @@ UPDATE drill SET counted_at = success_at WHERE counted IS NOT NULL;
 )
 
 
+class NewerStoreError(RefusedError):
+    """A newer version of the appliance made the store, and this one could misunderstand it."""
+
+
 class Database:
     """One connection, usable from any thread, one statement at a time."""
 
@@ -120,6 +128,7 @@ class Database:
         and `warning` says so: a lost history is no reason to stop backing up.
 
         Raises:
+            NewerStoreError: a newer version made it, and requires what this one does not know. Nothing was written.
             StackwardError: it cannot be opened or made at all.
         """
         try:
@@ -221,6 +230,7 @@ def _connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connecti
     connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
     try:
         connection.row_factory = sqlite3.Row
+        _require_understood(connection, path)
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -232,6 +242,20 @@ def _connect(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connecti
         connection.close()
         raise
     return connection
+
+
+def _require_understood(connection: sqlite3.Connection, path: Path) -> None:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'note'").fetchall():
+        return
+    rows = connection.execute("SELECT value FROM note WHERE key = ?", (records.REQUIRES,)).fetchall()
+    try:
+        for row in rows:
+            records.require_features(records.requirements(json.loads(row["value"])))
+    except ValueError as error:
+        raise NewerStoreError(
+            f"the run history {display(path)} is not for this version of the appliance: {error}",
+            hint="update the appliance; or, to begin a new history, move the file and its -wal and -shm away",
+        ) from error
 
 
 def _require_sound(connection: sqlite3.Connection) -> None:

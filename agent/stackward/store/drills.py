@@ -10,6 +10,7 @@ from datetime import datetime
 from stackward.core.counts import Counted
 from stackward.core.model import Outcome
 from stackward.store.database import Database, blob, name_of, stamp
+from stackward.store.rows import outcome_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Drills(Database):
         figures = (json.dumps(counted.document()), stamp(at)) if good and counted is not None else (None, None)
         with self._writing() as connection:
             connection.execute(
-                "INSERT INTO drill VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at,"
+                "INSERT INTO drill (stack, at, outcome, artifact, proofs, reasons, success_at, success_artifact, counted,"
+                " counted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at,"
                 " outcome = excluded.outcome, artifact = excluded.artifact, proofs = excluded.proofs,"
                 " reasons = excluded.reasons, success_at = coalesce(excluded.success_at, success_at),"
                 " success_artifact = coalesce(excluded.success_artifact, success_artifact),"
@@ -77,7 +79,7 @@ class Drills(Database):
             Drill(
                 stack=name_of(row["stack"]),
                 at=datetime.fromisoformat(row["at"]),
-                outcome=Outcome(row["outcome"]),
+                outcome=outcome_of(row["outcome"]),
                 artifact=name_of(row["artifact"]),
                 proofs=tuple(json.loads(row["proofs"])),
                 reasons=tuple(json.loads(row["reasons"])),

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from stackward.core import records
 from stackward.core.model import Counts, Outcome
 from stackward.store.database import name_of
 
@@ -70,6 +71,14 @@ def is_damaged(said: Verified | None, stack: str = "") -> bool:
     return not stack or bool({stack, ""} & said.stacks)
 
 
+def outcome_of(word: str) -> Outcome:
+    """A word that only a newer version knows counts as failed: then it is looked at."""
+    try:
+        return Outcome(word)
+    except ValueError:
+        return Outcome.FAILED
+
+
 def run_row(row: sqlite3.Row) -> RunRow:
     """From a row of `run`, joined with `run_stack` or not."""
     keys = row.keys()
@@ -80,9 +89,9 @@ def run_row(row: sqlite3.Row) -> RunRow:
         trigger=row["trigger"],
         started_at=datetime.fromisoformat(row["started_at"]),
         ended_at=datetime.fromisoformat(row["ended_at"]) if row["ended_at"] else None,
-        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
+        outcome=outcome_of(row["outcome"]) if row["outcome"] else None,
         reasons=tuple(json.loads(row["reasons"])),
-        counts=Counts(**json.loads(row["counts"])),
+        counts=Counts(**records.known(Counts, json.loads(row["counts"]))),
         artifacts=((name_of(row["artifact"]),) if row["artifact"] else ())
         if of_stack
         else tuple(json.loads(row["artifacts"])),

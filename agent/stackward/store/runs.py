@@ -97,7 +97,9 @@ class RunLog(Database):
             if began is not None:
                 connection.execute("DELETE FROM run WHERE id = ?", (run_id,))
                 value = f"{began['started_at']} {why}"
-                connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (_IDLE + began["job"], value))
+                connection.execute(
+                    "INSERT OR REPLACE INTO note (key, value) VALUES (?, ?)", (_IDLE + began["job"], value)
+                )
 
     def forget_run(self, run_id: str) -> None:
         """Nothing was begun after all."""
@@ -202,7 +204,8 @@ class RunLog(Database):
 
 def _insert_stack(connection: sqlite3.Connection, run_id: str, part: StackResult) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO run_stack VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO run_stack (run, stack, outcome, reasons, counts, standstill_seconds, artifact)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             run_id,
             blob(part.stack),

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from stackward.core import records
 from stackward.core.model import JobResult, Outcome
 from stackward.observe.facts import (
     BackupFacts,
@@ -19,13 +20,16 @@ from stackward.observe.facts import (
     View,
 )
 from stackward.store.database import Database, blob, name_of, stamp
+from stackward.store.rows import outcome_of
 
 if TYPE_CHECKING:
     import sqlite3
 
 _VIEW = "view"
+_OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 _LATEST = """
-INSERT INTO latest VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+INSERT INTO latest (job, stack, ended_at, outcome, success_at, duration_seconds, standstill_seconds)
+VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
     ended_at = excluded.ended_at, outcome = excluded.outcome, duration_seconds = excluded.duration_seconds,
     success_at = coalesce(excluded.success_at, success_at),
     standstill_seconds = coalesce(excluded.standstill_seconds, standstill_seconds)
@@ -42,7 +46,9 @@ class Series(Database):
             view=_read_view(view[0]["value"]) if view else None,
             jobs=tuple(_job_facts(row) for row in self._rows("SELECT * FROM latest")),
             totals={
-                (row["job"], Outcome(row["outcome"])): row["count"] for row in self._rows("SELECT * FROM run_total")
+                (row["job"], Outcome(row["outcome"])): row["count"]
+                for row in self._rows("SELECT * FROM run_total")
+                if row["outcome"] in _OUTCOMES
             },
             drills={
                 name_of(row["stack"]): Proven(
@@ -62,7 +68,7 @@ class Series(Database):
         """Replace the last look at the host."""
         text = json.dumps(asdict(view), default=_instant_text)
         with self._writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (_VIEW, text))
+            connection.execute("INSERT OR REPLACE INTO note (key, value) VALUES (?, ?)", (_VIEW, text))
 
 
 def note_end(
@@ -71,7 +77,7 @@ def note_end(
     """A run has ended: bring totals and newest outcomes up to date, in the transaction that records it."""
     if not again:
         connection.execute(
-            "INSERT INTO run_total VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
+            "INSERT INTO run_total (job, outcome, count) VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1",
             (job, result.outcome.value),
         )
     seconds = max(0.0, (at - datetime.fromisoformat(began_at)).total_seconds())
@@ -89,7 +95,7 @@ def _job_facts(row: sqlite3.Row) -> JobFacts:
         job=row["job"],
         stack=name_of(row["stack"]),
         ended_at=datetime.fromisoformat(row["ended_at"]),
-        outcome=Outcome(row["outcome"]),
+        outcome=outcome_of(row["outcome"]),
         success_at=_instant(row["success_at"]),
         duration_seconds=row["duration_seconds"],
         standstill_seconds=row["standstill_seconds"],
@@ -97,17 +103,18 @@ def _job_facts(row: sqlite3.Row) -> JobFacts:
 
 
 def _read_view(text: str) -> View | None:
-    """None where another version wrote it: the next look replaces it."""
+    """What is known of it, whatever another version added; None where that lacks something: the next look replaces it."""
     try:
-        document = json.loads(text)
+        document = records.parse(text)
         return View(
             **{
-                **document,
+                **records.known(View, document),
                 "at": datetime.fromisoformat(document["at"]),
                 "stacks": tuple(_stack_facts(entry) for entry in document["stacks"]),
-                "spaces": tuple(SpaceFacts(**entry) for entry in document["spaces"]),
+                "spaces": tuple(SpaceFacts(**records.known(SpaceFacts, entry)) for entry in document["spaces"]),
                 "backups": tuple(
-                    BackupFacts(**{**entry, "made_at": _instant(entry["made_at"])}) for entry in document["backups"]
+                    BackupFacts(**{**records.known(BackupFacts, entry), "made_at": _instant(entry["made_at"])})
+                    for entry in document["backups"]
                 ),
             }
         )
@@ -116,8 +123,9 @@ def _read_view(text: str) -> View | None:
 
 
 def _stack_facts(entry: dict[str, Any]) -> StackFacts:
-    containers = tuple(ContainerFacts(**container) for container in entry["containers"])
-    return StackFacts(**{**entry, "data_at": _instant(entry["data_at"]), "containers": containers})
+    containers = tuple(ContainerFacts(**records.known(ContainerFacts, one)) for one in entry["containers"])
+    found = records.known(StackFacts, entry)
+    return StackFacts(**{**found, "data_at": _instant(entry["data_at"]), "containers": containers})
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -43,4 +43,4 @@ class Wishes(Database):
 
     def _put(self, key: str, value: str) -> None:
         with self._writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (key, value))
+            connection.execute("INSERT OR REPLACE INTO note (key, value) VALUES (?, ?)", (key, value))

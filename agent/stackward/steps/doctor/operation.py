@@ -11,7 +11,7 @@ from stackward.core.artifacts import INDEX, ArtifactKind
 from stackward.core.errors import RefusedError
 from stackward.core.model import display
 from stackward.core.units import format_age
-from stackward.steps import catalog
+from stackward.steps import catalog, left_alone
 from stackward.steps.doctor import Facts, Finding, error, info, ok, warn
 from stackward.steps.report import heartbeat
 from stackward.tools.docker import DockerError
@@ -29,6 +29,7 @@ def look(facts: Facts) -> Iterator[Finding]:
     yield from _watchtower(facts)
     yield from _old_cron(facts)
     yield from _told(facts)
+    yield from _left_alone(facts)
 
 
 def _daemon(facts: Facts) -> Iterator[Finding]:
@@ -103,6 +104,16 @@ def _recent_foreign_backup(facts: Facts) -> str:
         if foreign and timedelta(0) <= facts.now - backup.name.when <= _RECENT:
             return display(backup.name.name)
     return ""
+
+
+def _left_alone(facts: Facts) -> Iterator[Finding]:
+    try:
+        backups = catalog.catalog(facts.settings, facts.now)
+    except RefusedError:
+        backups = []
+    for one in left_alone.look(facts.settings, backups):
+        advice = "run the version of the appliance that made it: this one keeps it, and does nothing about it"
+        yield (error if one.kind is left_alone.Kind.UNDO else warn)("records", one.text, advice)
 
 
 def _told(facts: Facts) -> Iterator[Finding]:

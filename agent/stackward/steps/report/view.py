@@ -15,6 +15,7 @@ from stackward.core.units import format_bytes
 from stackward.core.verdict import Cause, State
 from stackward.observe.facts import BackupFacts, ContainerFacts, SpaceFacts, StackFacts, View
 from stackward.stacks.discovery import DockerRootError
+from stackward.steps import left_alone
 from stackward.steps.report.verdicts import Backups, backups, judged, vanished
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ def look(
             "a run that ended in the middle has left something stopped or moved, and it cannot be put back yet."
             " Next: `docker logs stackward`"
         )
+    alone = left_alone.look(settings, found.artifacts)
+    for one in reversed(alone):  # of each kind the first one is told
+        conditions[f"a record ({one.kind})"] = f"{one.text}. Next: `stackward check` names all that were left alone"
     spaces = _spaces(settings, conditions)
     view = View(
         at=now,
@@ -78,6 +82,7 @@ def look(
         open_undo=open_undo,
         docker_answers=docker_answers,
         intervals=dict(intervals),
+        left_alone=left_alone.counted(alone),
     )
     return Look(view, conditions)
 

@@ -3,6 +3,8 @@
 It is kept in a directory of the run (`home`), outside of what containers can write to wherever the file system allows. A
 record in `<state>/kept/<run>.json` says where everything stood. Putting back may be done twice: what is back already is left
 alone. Nothing is reached through a symbolic link: a container may have put one into its own tree since.
+
+A record that cannot be read, or that only a newer version understands, stays, and so does all that it names.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from stackward.core.errors import StackwardError
+from stackward.core import records as formats
+from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import display
+from stackward.core.records import NewerRecordError
 from stackward.steps import verified_copy
 from stackward.steps.restore import home, placing
 from stackward.tools import beneath, btrfs, filesystem
@@ -61,6 +66,23 @@ class Record:
     done: bool = False
     undone: bool = False
     undone_at: str = ""
+    requires: tuple[str, ...] = (
+        formats.FILE_HANDLES,
+    )  # what a version must understand to undo it, or to let it expire
+
+
+@dataclass(frozen=True, slots=True)
+class LeftAlone:
+    """A record that this version must not act on, and why. `document` is what of it can be read."""
+
+    path: Path
+    why: str
+    document: dict[str, Any]
+
+    def may_be_undone(self, subject: str) -> bool:
+        """Whether it is, for all that is known, a restore of `subject` that somebody may want to undo."""
+        of_another = self.document.get("subject", subject) != subject
+        return not of_another and self.document.get("done", True) is True and self.document.get("undone") is not True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +101,57 @@ def entry_for(place: Path, kept: Path) -> Entry:
 def write(directory: Path, record: Record) -> None:
     """Durably; before anything is moved, and again (`done`) when all is in place."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    filesystem.write_durably(directory / f"{record.run}.json", json.dumps(asdict(record), indent=1).encode("ascii"))
+    document = {"format": formats.FORMAT, **asdict(record)}
+    filesystem.write_durably(directory / f"{record.run}.json", json.dumps(document, indent=1).encode("ascii"))
 
 
 def records(directory: Path) -> Iterator[Record]:
-    """Newest first. Files that cannot be read are left out: nothing they name is touched."""
+    """Newest first. What cannot be read, or is of a newer version, is left out: nothing it names is touched."""
+    return (found for found in _all(directory) if isinstance(found, Record))
+
+
+def left_alone(directory: Path) -> list[LeftAlone]:
+    """The records that this version does not act on, newest first."""
+    return [found for found in _all(directory) if isinstance(found, LeftAlone)]
+
+
+def _all(directory: Path) -> Iterator[Record | LeftAlone]:
     try:
         names = sorted(os.listdir(directory), reverse=True)
     except FileNotFoundError:
         return
     for name in names:
         if name.endswith(".json"):
-            try:
-                document = json.loads((directory / name).read_text(encoding="ascii"))
-                entries = tuple(Entry(**entry) for entry in document.pop("entries"))
-                yield Record(**document | {"entries": entries, "directories": tuple(document["directories"])})
-            except (OSError, ValueError, TypeError, KeyError):
-                continue
+            yield _read(directory / name)
+
+
+def _read(path: Path) -> Record | LeftAlone:
+    document: dict[str, Any] = {}
+    try:
+        document = formats.parse(path.read_bytes())
+        return parse(document)
+    except NewerRecordError as error:
+        what = display(str(document.get("what") or "a restore"))
+        return LeftAlone(path, f"{what}, kept in {display(path)}: {error}; only that version can undo it", document)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        why = f"the record {display(path)} of a restore cannot be read ({error}); look at it, and remove it"
+        return LeftAlone(path, why, document)
+
+
+def parse(document: dict[str, Any]) -> Record:
+    """The record that a document says.
+
+    Raises:
+        NewerRecordError: only a newer version understands it.
+        ValueError, TypeError, KeyError: it is no record of a restore.
+    """
+    formats.require_understood(document)
+    found = formats.known(Record, document)
+    found["entries"] = tuple(Entry(**formats.known(Entry, entry)) for entry in document["entries"])
+    found["directories"] = tuple(document["directories"])
+    found["requires"] = formats.requirements(document.get(formats.REQUIRES, ()))
+    datetime.fromisoformat(found.get("undone_at") or found["at"])
+    return Record(**found)
 
 
 def places_of_ours(directory: Path) -> tuple[Path, ...]:
@@ -104,7 +160,11 @@ def places_of_ours(directory: Path) -> tuple[Path, ...]:
     Only these are ours in a tree; anything else that is called like them is the user's own.
     """
     found: dict[Path, None] = {}
-    for record in records(directory):
+    for record in _all(directory):
+        if isinstance(record, LeftAlone):
+            held = record.document.get("directories")
+            found |= dict.fromkeys(Path(one) for one in held if isinstance(one, str)) if isinstance(held, list) else {}
+            continue
         found |= dict.fromkeys(map(Path, record.directories))
         found |= dict.fromkeys(Path(entry.place + _UNDONE) for entry in record.entries)
     shared = {place.parent for place in found if place.parent.name == home.KEPT}
@@ -123,9 +183,18 @@ def latest(directory: Path, subject: str) -> Record:
     """The newest restore of `subject` that can be undone.
 
     Raises:
+        RefusedError: the newest one is of a newer version, or its record cannot be read.
         StackwardError: there is none.
     """
-    for record in records(directory):
+    for record in _all(directory):
+        if isinstance(record, LeftAlone):
+            if record.may_be_undone(subject):
+                raise RefusedError(
+                    f"the last restore of {display(subject) or 'the configuration'} cannot be undone by this version:"
+                    f" {record.why}",
+                    hint="update the appliance, and try again; an older restore is not undone in its stead",
+                )
+            continue
         if record.subject == subject and record.done and not record.undone and not _was_taken_back(record):
             return record
     raise StackwardError(
@@ -257,7 +326,7 @@ def _lost(record: Record) -> list[Entry]:
 
 def _delete(directory: Path, record: Record) -> None:
     for entry in record.entries:
-        if _DEVICE_AND_INODE.fullmatch(entry.identity):
+        if formats.FILE_HANDLES not in record.requires:
             btrfs.delete_directory(Path(entry.place + _UNDONE))
     for kept in map(Path, record.directories):
         if not home.is_ours(kept, record.run):

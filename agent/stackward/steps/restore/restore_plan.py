@@ -47,7 +47,18 @@ def choose(artifacts: Sequence[Artifact], stack: str, wanted: str | None) -> Art
 
     Raises:
         SettingsError: there is none.
+        RefusedError: it is one that only a newer version of the appliance understands.
     """
+    artifact = _chosen(artifacts, stack, wanted)
+    if artifact.newer:
+        raise RefusedError(
+            f"{artifact.name.name} is not for this version of the appliance: {artifact.problem}",
+            hint="update the appliance, or restore an older one with --from DATE",
+        )
+    return artifact
+
+
+def _chosen(artifacts: Sequence[Artifact], stack: str, wanted: str | None) -> Artifact:
     having = catalog.data_with(artifacts, stack)
     if not having:
         known = sorted({name for a in artifacts if a.kind is ArtifactKind.DATA for name in a.stacks})

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
+from stackward.core import records
 from stackward.core.errors import StackwardError
 from stackward.core.model import Container, display
 from stackward.tools import filesystem
@@ -46,6 +47,21 @@ class VolumeMove:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
+
+
+def read(written: str) -> VolumeMove:
+    """What `to_json` wrote, in this version or another one.
+
+    Raises:
+        NewerRecordError: it requires what this version does not know.
+        ValueError: it is none.
+    """
+    found = records.known(VolumeMove, records.parse(written))
+    labels = found.get("labels")
+    words = (found.get("name"), found.get("target"), *(labels.values() if isinstance(labels, dict) else (None,)))
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError("it does not say which volume is moved where")
+    return VolumeMove(**found)
 
 
 def options_for(target: Path) -> dict[str, str]:
@@ -128,7 +144,7 @@ def _finish(docker: Docker, move: VolumeMove) -> None:
 
 @contextmanager
 def _explained(written: str) -> Iterator[VolumeMove]:
-    move = VolumeMove(**json.loads(written))
+    move = read(written)
     try:
         yield move
     except (StackwardError, OSError) as error:
