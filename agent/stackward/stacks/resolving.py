@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from stackward.core.errors import StackwardError
 from stackward.core.labels import EXTENSION
 from stackward.stacks.cache import Cache, Entry, stamps
-from stackward.tools import compose, process
+from stackward.tools import compose, process, small_files
 from stackward.tools.compose_files import ENVIRONMENT_FILE, interpolate, load_yaml, read_env_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_TEXT_BYTES = 16 << 20
 _MENTION = re.compile(r"stackward\.?[\"']?[\s\S]{0,40}?\bbackup\b|x-stackward")
 _SAID = re.compile(r"stackward\.backup[\"']?\s*[:=]\s*[\"']?([^\s\"',}\]]+)")
 
@@ -70,7 +71,9 @@ def _says(files: Sequence[Path]) -> bool | None:
     text = ""
     for file in files:
         try:
-            text += re.sub(r"(?m)(?:^|\s)#.*$", "", file.read_bytes().decode("utf-8", "replace")) + "\n"
+            text += (
+                re.sub(r"(?m)(?:^|\s)#.*$", "", small_files.read(file, _TEXT_BYTES).decode("utf-8", "replace")) + "\n"
+            )
         except OSError:
             continue
     said = [value.strip().lower() for value in _SAID.findall(text)]

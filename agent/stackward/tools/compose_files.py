@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from stackward.tools import small_files
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,6 +27,8 @@ OVERRIDES = (
     "docker-compose.override.yaml",
 )
 ENVIRONMENT_FILE = ".env"
+_FILE_BYTES = 16 << 20
+_NODES = 1_000_000  # of a document with its aliases written out
 _VARIABLE = re.compile(
     r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?+])(?P<rest>[^{}]*))?\})"
 )
@@ -71,7 +75,12 @@ def dependencies(directory: Path, files: Sequence[Path] = ()) -> Dependencies:
 def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, tags like `!reset` ignored. Raises OSError, or ValueError for other content."""
     try:
-        loaded = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader that ignores unknown tags
+        loader = _Loader(small_files.read(path, _FILE_BYTES))
+        try:
+            node = loader.get_single_node()
+            loaded = loader.construct_document(node) if node is not None and _is_of_use(node) else None
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not YAML: {error}") from error
     if not isinstance(loaded, dict):
@@ -79,10 +88,30 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def _is_of_use(root: yaml.Node) -> bool:
+    """Raises ValueError where aliases multiply: each costs nothing until the document is walked, or printed."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            return sizes[id(node)]
+        sizes[id(node)] = _NODES + 1  # until it is known: a node within itself has no end
+        parts = node.value if isinstance(node, (yaml.SequenceNode, yaml.MappingNode)) else ()
+        total = 1
+        for part in parts:
+            total += sum(map(size, part)) if isinstance(part, tuple) else size(part)
+        if total > _NODES:
+            raise ValueError("its aliases (`*name`) multiply without end")
+        sizes[id(node)] = total
+        return total
+
+    return size(root) > 0
+
+
 def read_env_file(path: Path) -> dict[str, str]:
     """Variables of a `.env` file, quotes taken off; an unreadable file has none."""
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        text = small_files.read(path, _FILE_BYTES).decode("utf-8", "surrogateescape")
     except OSError:
         return {}
     found: dict[str, str] = {}
