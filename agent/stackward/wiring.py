@@ -11,6 +11,7 @@ from stackward import stacks
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
 from stackward.runner import Runner
+from stackward.steps.lease import Lease
 from stackward.steps.report import heartbeat
 from stackward.steps.report.delivery import HOST_NOTE
 from stackward.steps.undo import Undo
@@ -69,7 +70,8 @@ class Appliance:
 
     @cached_property
     def runner(self) -> Runner:
-        return Runner(self.store, self.locks, self.now, quiet=self.memory is not None)
+        lease = Lease(self.settings, self.locks, lambda: self.host_name, self.now)
+        return Runner(self.store, self.locks, self.now, quiet=self.memory is not None, lease=lease)
 
     @cached_property
     def host_name(self) -> str:
