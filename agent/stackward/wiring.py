@@ -70,8 +70,11 @@ class Appliance:
 
     @cached_property
     def runner(self) -> Runner:
-        lease = Lease(self.settings, self.locks, lambda: self.host_name, self.now)
-        return Runner(self.store, self.locks, self.now, quiet=self.memory is not None, lease=lease)
+        return Runner(self.store, self.locks, self.now, quiet=self.memory is not None, lease=self.lease)
+
+    @cached_property
+    def lease(self) -> Lease:
+        return Lease(self.settings, self.locks, lambda: self.host_name, self.now)
 
     @cached_property
     def host_name(self) -> str:
@@ -91,6 +94,7 @@ class Appliance:
         To be done before anything is run, and safe to do while others run.
         """
         self.store.make_writable(self.now(), self.locks)
+        self.lease.take_back()
         warning, self.store.warning = self.store.warning, ""
         return [*([warning] if warning else []), *self.undo.take_back_open(), *self.runner.close_interrupted()]
 

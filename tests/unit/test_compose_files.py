@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from stackward.tools import compose
-from stackward.tools.compose_files import NAMES, dependencies, find_files, interpolate, load_yaml, read_env_file
+from stackward.tools.compose_files import NAMES, dependencies, find_files, load_yaml, read_env_file
+from stackward.tools.interpolation import interpolate
 
 
 def write(directory: Path, **files: str) -> None:
@@ -40,6 +41,8 @@ def test_the_env_file_as_compose_reads_it(tmp_path):
     ("text", "result"),
     [
         ("$A/${A}", "1/1"),
+        ("${C:-${B:-/etc}}/x ${A:+${A}}${C:+$A} ${C:-{}}", "/etc/x 1 {}"),
+        ("$ ${ ${A ${A!} ${1} $1", "$ ${ ${A ${A!} ${1} $1"),
         ("${B:-x} ${B-x} ${C:-x} ${C-x}", "x  x x"),
         ("${A:+y}${B:+y}${B+z}${C+y}", "yz"),
         ("$$A ${A:?must}", "$A 1"),

@@ -235,6 +235,20 @@ def test_one_that_was_removed_by_hand_is_made_again(root):
             taken(appliance(root, "beta"))
 
 
+def test_what_a_killed_run_held_is_given_up_as_soon_as_its_appliance_looks(root):
+    with holder(root, "alpha") as alpha:
+        appliance(root, "alpha").take_back()
+        assert (root / LEASE).exists()
+        alpha.send_signal(signal.SIGKILL)
+    appliance(root, "beta").take_back()
+    assert (root / LEASE).exists()
+    appliance(root, "alpha").take_back()
+    assert os.listdir(root) == []
+    left_by(root, "beta")
+    appliance(root, "alpha").take_back()
+    assert (root / LEASE).exists()
+
+
 def test_on_another_disk_than_the_one_that_was_there_nothing_is_written(root):
     alpha = appliance(root, "alpha")
     backup_root.claim(alpha.settings, NOW)

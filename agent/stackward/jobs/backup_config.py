@@ -226,6 +226,9 @@ def _stack_result(
     outcomes = [Outcome.OK, *(one.outcome for one in mine), *([Outcome.WARN] if changed else [])]
     reasons = [*map(_sentence, mine), *changed]
     named = {os.fsencode(path) for path in stack.secret_files}
+    for problem in (problem for problem in stack.problems if problem.key == "secrets"):
+        outcomes.append(Outcome.WARN)
+        reasons.append(problem.message)
     if not recipients and any(_top(path) == home or path in named for path in selection.secrets):
         outcomes.append(Outcome.WARN)
         reasons.append(NO_RECIPIENTS)

@@ -41,6 +41,7 @@ _LOG = logging.getLogger(__name__)
 _BYTES = 4096
 _SEEN = "lease-seen"
 _LOCAL = "backup-root lease"
+_HELD = "lease-held"  # while one is, so that what a killed run left is found without a look at a share that may hang
 _TRIES = 50
 _BEAT = re.compile(rb'"beat": "\d{10}"')
 
@@ -95,6 +96,8 @@ class Lease:
             if content is None:
                 yield
                 return
+            marker = self.settings.state_dir / _HELD
+            marker.touch()
             ending = threading.Event()
             renewing = threading.Thread(target=self._renew, args=(content, ending), name="lease", daemon=True)
             renewing.start()
@@ -104,6 +107,18 @@ class Lease:
                 ending.set()
                 renewing.join(self.poll_seconds)
                 self._release(content)
+                marker.unlink(missing_ok=True)
+
+    def take_back(self) -> None:
+        """Remove the lease of a run of ours that was killed: others need not wait until they have given it up."""
+        marker = self.settings.state_dir / _HELD
+        if not marker.exists() or not self.locks.is_free(_LOCAL):
+            return
+        with suppress(OSError, BusyError), self.locks.hold(_LOCAL):
+            found = self.look() if backup_root.is_usable(self.settings) else None
+            if found is not None and found.appliance == appliance_id(self.settings):
+                self._remove(found)
+            marker.unlink(missing_ok=True)
 
     def pause(self) -> None:
         """Wait before it is tried again."""

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackward.core.errors import StackwardError
-from stackward.tools import process
-from stackward.tools.compose_files import Dependencies, dependencies, find_files
+from stackward.tools import host_files, process
+from stackward.tools.compose_files import ENVIRONMENT_FILE, Dependencies, dependencies, environment, find_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from stackward.tools.host_files import HostFiles
 
 __all__ = [
     "ComposeError",
@@ -43,9 +45,6 @@ __all__ = [
     "version",
 ]
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# No model is made of what some server sends: reading a stack's files must not make requests from here, as root.
-_OFFLINE = ("COMPOSE_EXPERIMENTAL_OCI_REMOTE=false", "COMPOSE_EXPERIMENTAL_GIT_REMOTE=false")
 _STALL_SECONDS = 60.0
 _READ_LIMIT_SECONDS = 180.0  # it takes 0.3 s
 # Compose 2.40 reads 300 services with 45,000 variables and labels (2.5 MB) with 192 MiB, and fails with 128.
@@ -74,19 +73,39 @@ class Resolution:
     warnings: tuple[str, ...] = ()
 
 
-def resolve(directory: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
+def resolve(directory: Path, files: Sequence[Path] = (), seen: HostFiles | None = None) -> dict[str, Any]:
     """The model of a stack with all profiles, paths absolute, env_file read into the services' environments."""
-    return resolve_with_warnings(directory, files).model
+    return resolve_with_warnings(directory, files, seen).model
 
 
 def resolve_with_warnings(
-    directory: Path, files: Sequence[Path] = (), *, options: Sequence[str] = (), stdin: bytes | None = None
+    directory: Path,
+    files: Sequence[Path] = (),
+    seen: HostFiles | None = None,
+    *,
+    depends: Dependencies | None = None,
+    options: Sequence[str] = (),
 ) -> Resolution:
-    """As `resolve`. Compose itself finds the files when `files` is empty.
+    """As `resolve`. Compose itself finds the files when `files` is empty. `depends` is what they depend on, where it is known.
 
     Raises:
-        ComposeError: with the last lines Compose said.
+        ComposeError: with the last lines Compose said; or it would read a file that is not the stack's, or not the host's.
     """
+    seen = seen or host_files.here(opened=(directory,))
+    _require_seen(seen, (depends or dependencies(directory, files, seen)).paths)
+    return _config(directory, files, options=options)
+
+
+def _require_seen(seen: HostFiles, paths: Iterable[Path]) -> None:
+    """A path that is not there is for Compose to complain of: it may be one that need not be."""
+    for path in paths:
+        if os.path.lexists(path) and (why := seen.refusal(path)):
+            raise ComposeError(why, hint=seen.advice(path))
+
+
+def _config(
+    directory: Path, files: Sequence[Path] = (), *, options: Sequence[str] = (), stdin: bytes | None = None
+) -> Resolution:
     chosen = [part for file in files for part in ("-f", os.fspath(file))]
     argv = [*command(), *options, *chosen, "--profile", "*", "config", "--format", "json"]
     try:
@@ -130,7 +149,8 @@ def merged(base: Path, override: Path, directory: Path) -> dict[str, Any]:
         ComposeError: with the last lines Compose said.
     """
     options = ["--project-directory", os.fspath(directory)]
-    return resolve_with_warnings(directory, (base, override), options=options).model
+    seen = host_files.here(opened=(directory, base.parent))
+    return resolve_with_warnings(directory, (base, override), seen, options=options).model
 
 
 def variables(directory: Path, names: Collection[str]) -> dict[str, str]:
@@ -147,21 +167,28 @@ def variables(directory: Path, names: Collection[str]) -> dict[str, str]:
     document = {"name": "asked", "services": {"asked": {"image": "asked", "environment": asked}}}
     options = ["--project-directory", os.fspath(directory), "-f", "-"]
     stdin = json.dumps(document).encode("ascii")
-    told = resolve_with_warnings(directory, options=options, stdin=stdin).model["services"]["asked"]["environment"]
+    _require_seen(host_files.here(opened=(directory,)), [directory / ENVIRONMENT_FILE])
+    told = _config(directory, options=options, stdin=stdin).model["services"]["asked"]["environment"]
     return {name: told[f"V{number}"] for number, name in enumerate(names) if told[f"S{number}"]}
 
 
 def up(directory: Path, services: Sequence[str] = (), *, wait_seconds: float = 0.0) -> None:
-    """Start a project as its files have it now, or only some of its services. Raises CommandError.
+    """Start a project as its files have it now, or only some of its services.
 
     One of them may wait for another for `wait_seconds` without a word of Compose.
+
+    Raises:
+        CommandError: it does not start.
+        ComposeError: it names files that are not the host's, or the appliance's: no container must get what they hold.
     """
+    _require_own_files(directory)
     stall_seconds = wait_seconds + _ACT_STALL_SECONDS
     _run([*command(), "up", "-d", *services], cwd=directory, stall_seconds=stall_seconds)
 
 
 def create(directory: Path, services: Sequence[str]) -> None:
-    """Make the containers of services as their files have them now, and start nothing. Raises CommandError."""
+    """Make the containers of services as their files have them now, and start nothing. Raises CommandError, ComposeError."""
+    _require_own_files(directory)
     argv = [*command(), "up", "--no-start", "--no-deps", *services]
     _run(argv, cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
 
@@ -177,6 +204,11 @@ def down(directory: Path) -> None:
     _run(argv, cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
 
 
+def _require_own_files(directory: Path) -> None:
+    seen = host_files.here(opened=(directory,))
+    _require_seen(seen, dependencies(directory, (), seen).paths)
+
+
 def version() -> str:
     """The version of Compose, as "2.26.1". Raises ComposeUnavailableError."""
     return _run([*command(), "version", "--short"]).text.strip().removeprefix("v")
@@ -189,7 +221,7 @@ def command() -> tuple[str, ...]:
     Raises:
         ComposeUnavailableError: neither is there.
     """
-    clean = ("env", "-i", f"PATH={_PATH}", f"HOME={Path.home()}", "LC_ALL=C.UTF-8", *_OFFLINE)
+    clean = ("env", "-i", *(f"{name}={value}" for name, value in environment().items()))
     for name, arguments in (("docker", ("compose",)), ("docker-compose", ())):
         if (program := shutil.which(name)) is None:
             continue

@@ -84,7 +84,7 @@ def read(data: Path, unpacked: Unpacked, source: Source) -> Copy:
     """
     stack, mirror = unpacked.stack, unpacked.mirror
     try:
-        model = compose.resolve(unpacked.directory)
+        model = compose.resolve(unpacked.directory, seen=unpacked.seen)
     except compose.ComposeError as error:
         why = mirror.said(error.message)
         raise NotDerivableError(f"Compose cannot read its backed-up compose file: {why}") from error
