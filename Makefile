@@ -70,12 +70,14 @@ bench: .venv/made
 	@$(HOST) tools
 	@PYTHONPATH=agent:tests $(PYTHON) -m bench
 
-LOCK := .venv/lock/bin/uv pip compile pyproject.toml --quiet $(ARGS) --universal --python-version 3.11 \
+LOCK := .venv/lock/bin/uv pip compile --quiet $(ARGS) --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
 lock: .venv/made
 	@$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install -qq uv
-	@$(LOCK) --output-file requirements.lock
-	@$(LOCK) --extra dev --output-file requirements-dev.lock
+	@$(LOCK) pyproject.toml --output-file requirements.lock
+	@$(LOCK) pyproject.toml --extra dev --output-file requirements-dev.lock
+	@$(PYTHON) -c '$(BUILD_REQUIRES)' | $(LOCK) - --output-file requirements-build.lock
 
 .venv/made: requirements-dev.lock
 	@tests/host/venv

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stackward.core.errors import NO_ROOM, ExitCode, Interrupted, StackwardError
+from stackward.core.errors import NO_ROOM, BusyError, ExitCode, Interrupted, StackwardError
 from stackward.core.model import JobResult, Outcome, display
 from stackward.core.progress import Silent
 from stackward.store import INTERRUPTED, Store, new_run_id
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from stackward.core.progress import Progress
+    from stackward.steps.lease import Lease
     from stackward.tools.locks import Holder, Locks
 
 _LOG = logging.getLogger(__name__)
@@ -35,15 +36,20 @@ _SEVERITY = (ExitCode.DAMAGED, ExitCode.REFUSED, ExitCode.FAILED, ExitCode.USAGE
 
 @dataclass(frozen=True, slots=True, order=True)
 class Resource:
-    """What a run must have to itself, or may share with others that share it."""
+    """What a run must have to itself, or may share with others that share it.
+
+    `leased`: appliances on other hosts that back up to the same share must not have it meanwhile either.
+    """
 
     name: str
     shared: bool = False
+    leased: bool = False
 
 
-# Whoever adds to, changes or removes backups; whoever only reads them.
-WRITES_BACKUPS = (Resource("backup-root"),)
+# Adding to, changing or removing backups; only reading them; reading them and laying out copies beside them.
+WRITES_BACKUPS = (Resource("backup-root", leased=True),)
 READS_BACKUPS = (Resource("backup-root", shared=True),)
+COPIES_BACKUPS = (Resource("backup-root", shared=True, leased=True),)
 
 
 def of_stack(name: str) -> Resource:
@@ -101,6 +107,7 @@ class Runner:
     locks: Locks
     clock: Callable[[], datetime]
     quiet: bool = False
+    lease: Lease | None = None
 
     def execute(
         self,
@@ -125,7 +132,7 @@ class Runner:
         progress = progress or Silent()
         with ExitStack() as held:
             for resource in sorted(resources):
-                held.enter_context(self._hold(resource, job, wait, progress))
+                held.enter_context(self._taken(resource, job, wait, progress, leased=resource.leased and not dry_run))
             now = self.clock()
             if dry_run:
                 return _guarded(job, work, RunContext(DRY_RUN, now, progress, trigger))
@@ -189,6 +196,25 @@ class Runner:
         """Record as failed what was killed, and say so."""
         dead = self.store.close_interrupted(self.clock(), self.locks.is_free)
         return [f"{row.job} of {row.started_at.astimezone(self.clock().tzinfo):%F %T} was interrupted" for row in dead]
+
+    def _taken(self, resource: Resource, job: str, wait: bool, progress: Progress, *, leased: bool) -> ExitStack:
+        """The resource, held. Waiting for another appliance holds up nobody here: the lock is let go meanwhile."""
+        told = ""
+        while True:
+            with ExitStack() as taken:
+                taken.enter_context(self._hold(resource, job, wait, progress))
+                if self.lease is None or not leased:
+                    return taken.pop_all()
+                try:
+                    taken.enter_context(self.lease.held(job, progress.warn))
+                except BusyError as error:
+                    if not wait:
+                        raise
+                    if told != (told := error.message):
+                        progress.warn(f"waiting: {error.message}")
+                else:
+                    return taken.pop_all()
+            self.lease.pause()
 
     def _hold(self, resource: Resource, job: str, wait: bool, progress: Progress) -> AbstractContextManager[None]:
         def told(holders: tuple[Holder, ...]) -> None:

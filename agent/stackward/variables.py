@@ -231,6 +231,8 @@ VARIABLES = (
 # Read by compose.yaml and the image's build, never by the program: not an error when they reach it.
 COMPOSE_VARIABLES = {
     "STACKWARD_IMAGE": "the image that `compose.yaml` runs",
-    "STACKWARD_VERSION": "the version of that image",
+    "STACKWARD_VERSION": "the version of that image, that of the checkout if not set",
+    "STACKWARD_MEMORY_LIMIT": "how much memory the container may use, `3g` if not set, `0`: any",
+    "STACKWARD_PIDS_LIMIT": "how many processes and threads the container may have, `1000` if not set, `-1`: any",
     "STACKWARD_PUBLISH": "the host's address and port for `/metrics` and `/healthz`, `127.0.0.1:9466` if not set",
 }

@@ -12,6 +12,7 @@ from stackward import stacks
 from stackward.core.errors import StackwardError
 from stackward.core.model import display
 from stackward.runner import Runner
+from stackward.steps.lease import Lease
 from stackward.steps.report import heartbeat
 from stackward.steps.report.delivery import HOST_NOTE
 from stackward.steps.undo import Undo
@@ -73,7 +74,11 @@ class Appliance:
 
     @cached_property
     def runner(self) -> Runner:
-        return Runner(self.store, self.locks, self.now, quiet=self.memory is not None)
+        return Runner(self.store, self.locks, self.now, quiet=self.memory is not None, lease=self.lease)
+
+    @cached_property
+    def lease(self) -> Lease:
+        return Lease(self.settings, self.locks, lambda: self.host_name, self.now)
 
     @cached_property
     def host_name(self) -> str:
@@ -93,6 +98,7 @@ class Appliance:
         To be done before anything is run, and safe to do while others run.
         """
         self.store.make_writable(self.now(), self.locks)
+        self.lease.take_back()
         warning, self.store.warning = self.store.warning, ""
         return [*([warning] if warning else []), *self.undo.take_back_open(), *self.runner.close_interrupted()]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from host import Host
 from host.engine import apt_install
+from host.seed import APPLIANCE
 
 FILES = 100_000
 FILE_BYTES = 12_000
@@ -57,7 +58,7 @@ def prepare(host: Host, quiesce: str, files: int = FILES) -> None:
 def make(host: Host, tree: str, files: int, size: int = FILE_BYTES) -> None:
     """Files are made by a container's Python: the host has none."""
     host.put(MAKE, "/srv/containers/make.py")
-    image = "docker run --rm --entrypoint python3 -v /srv:/srv stackward:latest"
+    image = f"docker run --rm --entrypoint python3 -v /srv:/srv {APPLIANCE}"
     host.run(f"{image} /srv/containers/make.py {tree} {files} {size}", timeout=1200)
 
 

@@ -61,7 +61,7 @@ STARTED = {
     "vanishing": sleeper(pre="truncate -s 600M /data/a; touch /data/z"),
     "breaks-while-it-runs": sleeper(),
 }
-VANISH = "until ls /backup/docker/.incoming-data-*/vanishing/.a.* 2>/dev/null; do sleep 0.05; done; rm /opt/docker/vanishing/data/z"
+VANISH = "until ls /backup/docker/.incoming-*data-*/vanishing/.a.* 2>&-; do sleep 0.05; done; rm /opt/docker/vanishing/data/z"
 # Stacks that nothing has started.
 WRITTEN = {
     "bad-label": sleeper(max_standstill="soon"),

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from host.images import CHECKOUT
+from host.seed import APPLIANCE
 
 pytestmark = pytest.mark.e2e
 
@@ -38,8 +39,10 @@ def files(host):
 
 def _try(host, capabilities, command):
     adds = " ".join(f"--cap-add={name}" for name in capabilities)
-    bind = "-v /srv/containers:/srv/containers -w /srv/containers/caps"
-    return host.run(f"docker run --rm --cap-drop=ALL {adds} {bind} stackward sh -c {shlex.quote(command)}", check=False)
+    bind = "-v /srv/containers:/srv/containers -w /srv/containers/caps --security-opt no-new-privileges:true"
+    return host.run(
+        f"docker run --rm --cap-drop=ALL {adds} {bind} {APPLIANCE} sh -c {shlex.quote(command)}", check=False
+    )
 
 
 def test_every_capability_asked_for_has_a_reason():
@@ -55,6 +58,25 @@ def test_capability_is_needed(host, files, capability):
     assert done.returncode == 0, done.stderr
 
 
+def test_no_program_in_it_gains_rights_and_all_of_it_has_limits(host):
+    """The disposable host's engine cannot set limits of memory, so these are what Compose asks for."""
+    assert (
+        host.run("docker inspect stackward -f '{{.HostConfig.SecurityOpt}}'").stdout.strip()
+        == "[no-new-privileges:true]"
+    )
+    said = host.run("docker exec stackward sh -c 'cat /proc/[0-9]*/status' | grep NoNewPrivs | sort -u").stdout
+    assert said.split() == ["NoNewPrivs:", "1"]
+    asked = "cd /opt/stackward && docker compose config --format json"
+    for settings, memory, pids in (
+        ("", 3 << 30, 1000),
+        ("STACKWARD_MEMORY_LIMIT=1g STACKWARD_PIDS_LIMIT=200 ", 1 << 30, 200),
+    ):
+        service = json.loads(host.run(f"{asked.replace('docker', settings + 'docker')}").stdout)["services"][
+            "stackward"
+        ]
+        assert (int(service["mem_limit"]), service["pids_limit"]) == (memory, pids)
+
+
 def test_root_file_system_is_read_only(host):
     done = host.run("docker exec stackward touch /usr/bin/intruder /opt/venv/intruder", check=False)
     assert done.stderr.count("Read-only file system") == 2
@@ -67,10 +89,10 @@ def test_host_directories_have_the_same_path_inside_and_are_never_created():
 
 
 def test_image_is_small_and_says_what_it_is(host):
-    image = json.loads(host.run("docker image inspect stackward:latest").stdout)[0]
+    image = json.loads(host.run(f"docker image inspect {APPLIANCE}").stdout)[0]
     assert image["Size"] < 600e6
     assert image["Config"]["Labels"]["org.opencontainers.image.licenses"] == "MIT"
-    said = host.run("docker run --rm stackward stackward --version").stdout
+    said = host.run(f"docker run --rm {APPLIANCE} stackward --version").stdout
     assert image["Config"]["Labels"]["org.opencontainers.image.version"] in said
 
 

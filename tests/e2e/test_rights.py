@@ -7,6 +7,7 @@ import yaml
 
 from e2e import tiny
 from host.images import CHECKOUT
+from host.seed import APPLIANCE
 
 pytestmark = pytest.mark.e2e
 
@@ -66,7 +67,8 @@ def appliance(host, capabilities, *words):
     """One command of the appliance with its mounts, and these capabilities."""
     rights = " ".join(f"--cap-add {name}" for name in capabilities)
     options = "--rm --read-only --tmpfs /tmp --tmpfs /run --volumes-from stackward --cap-drop ALL"
-    return host.run(f"docker run {options} {rights} stackward:latest stackward {' '.join(words)}", check=False)
+    options += "".join(f" --security-opt {option}" for option in SERVICE["security_opt"])
+    return host.run(f"docker run {options} {rights} {APPLIANCE} stackward {' '.join(words)}", check=False)
 
 
 @pytest.mark.parametrize("place", [BTRFS, PLAIN])

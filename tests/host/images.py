@@ -31,7 +31,10 @@ def ensure_images() -> Images:
         base = ensure_base_image()
         host = _built("host", HERE / "image", [HERE / "image"], base)
         demo = _built("demo", HERE / "demo-image", [HERE / "demo-image"], base)
-        sources = [CHECKOUT / name for name in ("image", "agent", "pyproject.toml", "requirements.lock")]
+        sources = [
+            CHECKOUT / name
+            for name in ("image", "agent", "pyproject.toml", "requirements.lock", "requirements-build.lock")
+        ]
         appliance = _built("appliance", CHECKOUT, sources, base, "--file", str(CHECKOUT / "image" / "Dockerfile"))
         return Images(host, ensure_seed(host, demo, appliance))
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -17,7 +18,9 @@ from .shell import CommandError, answers, pipe, run, say, tail
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-APPLIANCE = "stackward:latest"
+CHECKOUT = Path(__file__).parents[2]
+# As compose.yaml calls it where nothing else is set.
+APPLIANCE = f"stackward:{tomllib.loads((CHECKOUT / 'pyproject.toml').read_text())['project']['version']}"
 DEMO = "stackward-demo:latest"
 SEEDS_KEPT = 3
 LOCKS = Path(tempfile.gettempdir(), f"stackward-host-locks-{os.getuid()}")
@@ -55,7 +58,7 @@ def ensure_seed(host: str, demo: str, appliance: str) -> str:
 
     An edit of the appliance makes a new seed from the last one, so that only the layers that changed are loaded.
     """
-    family = hashlib.sha256(f"{image_id(host)}{image_id(demo)}".encode()).hexdigest()[:8]
+    family = hashlib.sha256(f"{image_id(host)}{image_id(demo)}{APPLIANCE}".encode()).hexdigest()[:8]
     seed = f"stackward-host-seed-{family}-{image_id(appliance).removeprefix('sha256:')[:12]}"
     if _is_complete(host, seed):
         return _hold(seed)

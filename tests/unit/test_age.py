@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import stat
 import subprocess
+import sys
 
 import pytest
 
@@ -90,3 +92,38 @@ def test_a_good_recipient_passes_and_none_does_not(key):
     age.check_recipients([key[1]])
     with pytest.raises(SettingsError, match="no age recipient"):
         age.check_recipients([])
+
+
+def on_a_terminal(argv, *, answer):
+    """Run a program on a terminal of its own and type the answer whenever it asks for a passphrase; returns what it said."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvp(argv[0], [os.fspath(part) for part in argv])
+    said, answered = b"", 0
+    with open(terminal, "r+b", buffering=0) as file:
+        try:
+            while chunk := file.read(1000):
+                said += chunk
+                while answered < said.count(b"passphrase") and said.rstrip().endswith(b":"):
+                    file.write(answer + b"\n")
+                    answered = said.count(b"passphrase")
+        except OSError:  # the terminal of a process that has ended
+            pass
+    assert os.waitpid(child, 0)[1] == 0, said
+    return said
+
+
+def test_an_identity_with_a_passphrase_asks_for_it_on_our_terminal(tmp_path):
+    recipient = age.generate_key(tmp_path / "key")
+    with open(tmp_path / "secret.age", "wb") as file, age.encrypting([recipient], file) as sink:
+        sink.write(b"hello")
+    on_a_terminal(["age", "-p", "-o", tmp_path / "key.age", tmp_path / "key"], answer=b"correct horse")
+    script = (
+        "import sys, pathlib\n"
+        f"sys.path[:0] = {sys.path!r}\n"
+        "from stackward.tools import age\n"
+        f"with open({str(tmp_path / 'secret.age')!r}, 'rb') as file:\n"
+        f"    with age.decrypting(pathlib.Path({str(tmp_path / 'key.age')!r}), file) as plain:\n"
+        "        print('plain', plain.read())\n"
+    )
+    assert b"plain b'hello'" in on_a_terminal([sys.executable, "-c", script], answer=b"correct horse")

@@ -11,7 +11,7 @@ import pytest
 
 from stackward.config import Settings
 from stackward.core.errors import RefusedError, SettingsError, StackwardError
-from stackward.core.model import Outcome, Policy, Stack
+from stackward.core.model import Outcome, Policy, Problem, Stack
 from stackward.core.progress import Silent
 from stackward.jobs import backup_config
 from stackward.steps import catalog
@@ -235,3 +235,12 @@ def test_a_stack_whose_directory_cannot_be_named_in_utf8_is_in_it(host):
     name = host.run().artifacts[0]
     with open(host.backup / name, "rb") as file:
         assert b"caf\xe9\n/compose.yaml" in [member.name for member in archive.members(io.BytesIO(file.read()))]
+
+
+def test_a_secret_out_of_sight_makes_the_stack_a_warning_that_names_it(tmp_path):
+    host = Host(tmp_path)
+    told = "/etc/shadow is outside of what the appliance can see: it is in no backup"
+    host.stacks = [host.stack("shop", problems=(Problem("shop", told, key="secrets"), Problem("shop", "other")))]
+    recipient = age.generate_key(host.key)
+    (part,) = host.run(age_recipients=(recipient,)).stacks
+    assert (part.outcome, part.reasons) == (Outcome.WARN, (told,))

@@ -93,3 +93,9 @@ def test_what_should_be_looked_at_is_noted_without_taking_protection_away():
 def test_nobody_decided_is_not_the_same_as_no(backup, state):
     found = verdict(GOOD, stack(opted_in=False, policy=Policy(backup=backup), opted_reason="so"))
     assert (found.state, found.reasons) == (state, ("so",))
+
+
+def test_secrets_that_cannot_be_read_are_in_no_backup():
+    found = verdict(GOOD, stack(unseen_secrets=(Path("/etc/shadow"),)))
+    assert (found.state, found.cause) == (State.UNPROTECTED, Cause.UNSEEN_SECRETS)
+    assert "/etc/shadow" in found.reasons[0]

@@ -1,6 +1,7 @@
 """Names of what lies in BACKUP_ROOT.
 
-Only these names are listed as backups. Everything unfinished is called `.incoming-…`, so no listing takes it for one.
+Only these names are listed as backups. Everything unfinished is called `.incoming-OWNER.…`, so no listing takes it for one, and
+no other appliance on the same share for its own.
 Stamps in names are local time (`TZ`).
 """
 
@@ -13,6 +14,7 @@ from enum import StrEnum
 
 INCOMING_PREFIX = ".incoming-"
 ID_FILE = ".stackward-id"
+LEASE = ".stackward-lease"
 MANIFEST = "MANIFEST.sha256"
 INDEX = "stackward.json"
 MOUNTS = ".mounts"
@@ -32,6 +34,7 @@ class ArtifactKind(StrEnum):
 _CONFIG = re.compile(r"configs-(\d{8}_\d{6})\.tar\.gz", re.ASCII)
 _SECRETS = re.compile(r"secrets-(\d{8}_\d{6})\.tar\.gz\.age", re.ASCII)
 _DATA = re.compile(r"data-(\d{4}-\d{2}-\d{2})(?:\.replaced-(\d{8}_\d{6}))?", re.ASCII)
+_INCOMING = re.compile(r"\.incoming-(?:([0-9a-f]{8})\.)?(.*)", re.DOTALL)
 _STAMP = "%Y%m%d_%H%M%S"
 
 
@@ -58,6 +61,17 @@ def parse_name(name: str, zone: tzinfo) -> ArtifactName | None:
     except ValueError:
         return None
     return None
+
+
+def incoming_name(owner: str, rest: str) -> str:
+    """What something unfinished is called. `owner` is that of an appliance, or "" as before they were told apart."""
+    return f"{INCOMING_PREFIX}{owner}.{rest}" if owner else f"{INCOMING_PREFIX}{rest}"
+
+
+def parse_incoming(name: str) -> tuple[str, str] | None:
+    """The owner of something unfinished ("" for one of before), and the rest of its name; None for what is finished."""
+    match = _INCOMING.fullmatch(name)
+    return (match[1] or "", match[2]) if match else None
 
 
 def config_name(now: datetime) -> str:

@@ -254,6 +254,7 @@ class Stack:
     containers: tuple[Container, ...] = ()
     resolved: bool = True
     secret_files: tuple[Path, ...] = ()  # env_file, secrets: file, private keys; real paths
+    unseen_secrets: tuple[Path, ...] = ()  # of those that it names, what is not the host's here, or not the stack's
     compose_sha256: str = ""
     external_networks: tuple[str, ...] = ()
     raw: dict[str, Any] = field(default_factory=dict)  # the resolved compose model; empty when not resolved

@@ -33,6 +33,7 @@ class Cause(StrEnum):
     NEVER = "never-backed-up"
     OLD = "too-old"
     NO_RECIPIENTS = "no-recipients"
+    UNSEEN_SECRETS = "secrets-unseen"
     GONE = "directory-gone"
     NO_DOCKER_ROOT = "docker-root-unreadable"
 
@@ -91,6 +92,9 @@ def judge(stack: Stack, facts: Facts, *, recipients: bool, now: datetime) -> Ver
         found += _age("configuration", facts.config_at, now)
     if stack.secret_files and not recipients:
         found.append((Cause.NO_RECIPIENTS, "its secrets are not backed up: set STACKWARD_AGE_RECIPIENTS"))
+    if stack.unseen_secrets:
+        named = ", ".join(display(path) for path in stack.unseen_secrets)
+        found.append((Cause.UNSEEN_SECRETS, f"its secrets are not backed up: {named} cannot be read"))
     if facts.failure:
         notes += (f"its last backup failed: {facts.failure}",)
     last_good = facts.data_at if stack.covered_trees else facts.config_at

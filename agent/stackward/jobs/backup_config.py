@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from stackward.config import Settings
-from stackward.core.artifacts import CHECKSUM_SUFFIX, INCOMING_PREFIX, config_name, parse_name, secrets_name
+from stackward.core.artifacts import CHECKSUM_SUFFIX, config_name, incoming_name, parse_name, secrets_name
 from stackward.core.errors import NO_ROOM, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
 from stackward.steps import backup_root
+from stackward.steps.appliance_id import owner
 from stackward.steps.backup import config_files
 from stackward.steps.backup.config_files import LeftOut, Selection
 from stackward.steps.crashpoints import reach
@@ -140,7 +141,7 @@ def _write(
 
 
 def _incoming(settings: Settings, name: str) -> Path:
-    return settings.backup_root / f"{INCOMING_PREFIX}config-{name}"
+    return settings.backup_root / incoming_name(owner(settings), f"config-{name}")
 
 
 @contextmanager
@@ -186,7 +187,7 @@ def _unwritable(backup_root: Path, error: OSError) -> StackwardError:
 
 def _clean(settings: Settings) -> None:
     """Remove what killed runs left: half files, and checksums whose file never got its name."""
-    backup_root.clean_incoming(settings, f"{INCOMING_PREFIX}config-")
+    backup_root.clean_incoming(settings, incoming_name("", "config-"))
     names = set(os.listdir(settings.backup_root))
     for name in names:
         subject = name.removesuffix(CHECKSUM_SUFFIX)
@@ -225,6 +226,9 @@ def _stack_result(
     outcomes = [Outcome.OK, *(one.outcome for one in mine), *([Outcome.WARN] if changed else [])]
     reasons = [*map(_sentence, mine), *changed]
     named = {os.fsencode(path) for path in stack.secret_files}
+    for problem in (problem for problem in stack.problems if problem.key == "secrets"):
+        outcomes.append(Outcome.WARN)
+        reasons.append(problem.message)
     if not recipients and any(_top(path) == home or path in named for path in selection.secrets):
         outcomes.append(Outcome.WARN)
         reasons.append(NO_RECIPIENTS)

@@ -20,6 +20,7 @@ from stackward.core.index import Index, StackEntry
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
 from stackward.steps import backup_root
+from stackward.steps.appliance_id import owner
 from stackward.steps.backup import backup_plan, copying, day_plan, sources
 from stackward.steps.backup import day as days
 from stackward.steps.backup.stack_backup import LostTreeError, Means, Part, back_up
@@ -88,7 +89,7 @@ def _act(
     run_id: str,
     progress: Progress,
 ) -> None:
-    day = days.begin(settings.backup_root, plan.name, run_id, plan.day_base)
+    day = days.begin(settings.backup_root, plan.name, run_id, plan.day_base, owner=owner(settings))
     try:
         with ExitStack() as held:
             table = filesystem.mounts()

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from stackward.config import Settings
 from stackward.core import retention
-from stackward.core.artifacts import CHECKSUM_SUFFIX, INCOMING_PREFIX, ArtifactKind, parse_name
+from stackward.core.artifacts import CHECKSUM_SUFFIX, ArtifactKind, incoming_name, parse_name
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import JobResult, Keep, Outcome, Stack, display
 from stackward.core.progress import Progress
 from stackward.steps import backup_root, catalog, crashpoints
+from stackward.steps.appliance_id import owner
 from stackward.steps.backup import day
 from stackward.steps.catalog import Artifact
 from stackward.steps.restore import kept
@@ -26,7 +27,7 @@ from stackward.store import Store, Verified, is_damaged
 
 KEPT_AT_LEAST = timedelta(hours=24)  # also what another backup of the day replaced
 KEEP_LABEL = "stackward.backup.keep"
-_TRASH = f"{INCOMING_PREFIX}trash-"
+_TRASH = incoming_name("", "trash-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +232,10 @@ def _facts(
 def _remove(removal: Removal, settings: Settings, store: Store, run_id: str, now: datetime) -> None:
     artifact = removal.artifact
     if removal.stacks:
-        day.rewrite_without(settings.backup_root, artifact.name.name, removal.stacks, run_id, now)
+        name = artifact.name.name
+        day.rewrite_without(settings.backup_root, name, removal.stacks, run_id, now, owner=owner(settings))
         return
-    day.retire(artifact.path, _reached(settings))
+    day.retire(artifact.path, _reached(settings), owner=owner(settings))
     if artifact.kind is not ArtifactKind.DATA:
         artifact.checksum_path.unlink(missing_ok=True)
     store.forget_verified(artifact.name.name)

@@ -25,6 +25,7 @@ from stackward.tools.docker import Docker, DockerError, VolumeInfo
 if TYPE_CHECKING:
     from stackward.config import Settings
     from stackward.store import Store
+    from stackward.tools.host_files import HostFiles
 
 _RESOLVERS = 4  # Compose takes 0.1 to 0.3 s a stack, most of it waiting
 _UNSET = re.compile(r'The "?([^" ]+)"? variable is not set')
@@ -74,7 +75,7 @@ def discover(settings: Settings, docker: Docker | None, store: Store) -> Discove
     )
     chosen = [(directory, files) for directory in _directories(settings) if (files := _files(here, directory))]
     with ThreadPoolExecutor(_RESOLVERS) as pool:
-        resolved = list(pool.map(lambda one: resolving.resolve(one[0], one[1], here.cache), chosen))
+        resolved = list(pool.map(lambda one: resolving.resolve(one[0], one[1], here.cache, here.host.files), chosen))
     problems = _compose_problems() if any(model.error for model in resolved) else ()
     stacks = [_stack(here, directory, model) for (directory, _), model in zip(chosen, resolved, strict=True)]
     stacks = _with_shared_projects_told(stacks)
@@ -155,6 +156,13 @@ def _stack(here: _Surroundings, directory: Path, resolved: resolving.Resolved) -
         project = containers[0].project
     opted_in, why, more = _decide(here, name, read)
     found, tree_problems = _trees(here, directory, read, containers, project)
+    secret_files, unseen = secrets.find(
+        directory,
+        model if not resolved.error else resolved.past or {},
+        resolved.env_files,
+        [tree.path for tree in found if tree.covered],
+        here.host.files,
+    )
     return Stack(
         name=name,
         directory=directory,
@@ -164,15 +172,17 @@ def _stack(here: _Surroundings, directory: Path, resolved: resolving.Resolved) -
         policy=read.policy,
         opted_in=opted_in,
         opted_reason=why,
-        problems=(*_problems(directory, resolved), *reading.problems, *more, *tree_problems),
+        problems=(
+            *_problems(directory, resolved),
+            *reading.problems,
+            *more,
+            *tree_problems,
+            *_unseen(name, unseen, here.host.files),
+        ),
         containers=containers,
         resolved=not resolved.error,
-        secret_files=secrets.find(
-            directory,
-            model if not resolved.error else resolved.past or {},
-            resolved.env_files,
-            [tree.path for tree in found if tree.covered],
-        ),
+        secret_files=secret_files,
+        unseen_secrets=unseen,
         compose_sha256="" if resolved.error else _digest(model),
         external_networks=_external_networks(model),
         raw={} if resolved.error else model,
@@ -200,6 +210,13 @@ def _problems(directory: Path, resolved: resolving.Resolved) -> list[Problem]:
         hint = f"{missing}set them in .env, or give them a default: ${{{unset[0]}:-…}}"
         problems.append(Problem(name, f"variables that are not set: {', '.join(unset)}", hint))
     return problems
+
+
+def _unseen(name: str, paths: Sequence[Path], seen: HostFiles) -> list[Problem]:
+    """What is named as a secret and cannot be had is in no backup."""
+    return [
+        Problem(name, f"{seen.refusal(path)}: it is in no backup", seen.advice(path), key="secrets") for path in paths
+    ]
 
 
 def _decide(here: _Surroundings, name: str, read: _Read) -> tuple[bool, str, list[Problem]]:

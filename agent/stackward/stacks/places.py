@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackward.core.model import display
-from stackward.tools import filesystem
+from stackward.tools import filesystem, host_files
 from stackward.tools.docker import Docker, DockerError
+from stackward.tools.host_files import HostFiles, own_container_id
 
 if TYPE_CHECKING:
     from stackward.config import Settings
@@ -33,7 +33,6 @@ _SYSTEM_ROOTS = tuple(
     map(Path, ("/", "/etc", "/var", "/var/lib", "/tmp", "/var/tmp", "/bin", "/sbin", "/lib", "/lib64"))  # noqa: S108
 )
 _VOLUME_DATA = "_data"  # Docker keeps a volume's files in VOLUMES/NAME/_data
-_CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv\.conf)$")
 _KINDS = ((stat.S_ISSOCK, "socket"), (stat.S_ISBLK, "device"), (stat.S_ISCHR, "device"), (stat.S_ISFIFO, "fifo"))
 
 
@@ -70,8 +69,13 @@ class Host:
             return Place(f"on a remote file system ({kind}): back it up where it lives", remote=True)
         return Place(_special(path))
 
+    @property
+    def files(self) -> HostFiles:
+        """What may be read for a stack of what its compose file names."""
+        return HostFiles((), host_files.closed_by(self.settings), visible=self.visible)
+
     def is_visible(self, path: Path) -> bool:
-        return self.visible is None or any(path.is_relative_to(mounted) for mounted in self.visible)
+        return self.files.sees(path)
 
     def _system(self, source: Path, path: Path) -> str:
         for one in dict.fromkeys((source, path)):
@@ -114,17 +118,21 @@ def _special(path: Path) -> str:
 def look(settings: Settings, docker: Docker | None) -> Host:
     """The host as seen now."""
     table = filesystem.mounts()
-    if (own_id := own_container_id(table)) is None:
+    if not host_files.here(settings).table:
         return Host(settings, table)
-    own = own_container(docker, table)
+    own_id = own_container_id(table)
+    try:
+        own = docker.container(own_id) if docker is not None and own_id is not None else None
+    except DockerError:
+        docker, own = None, None
     if own is not None:
         same = [Path(m.target) for m in own.mounts if m.kind == "bind" and m.source == m.target]
         volumes = [settings.docker_volumes] if any(m.target == str(settings.docker_volumes) for m in own.mounts) else []
         return Host(settings, table, tuple(dict.fromkeys([*same, *volumes])))
-    if docker is not None:
+    if docker is not None and own_id is not None:
         return Host(settings, table)  # another engine's container: a test machine, which is the host to this engine
     inside = [
-        m.point for m in table if m.point != Path("/") and own_id not in m.root and m.type not in ("proc", "sysfs")
+        m.point for m in table if not (own_id and own_id in m.root) and not host_files.is_of_container(m.point, table)
     ]
     return Host(settings, table, tuple(inside))
 
@@ -138,11 +146,3 @@ def own_container(docker: Docker | None, table: tuple[filesystem.Mount, ...]) ->
         return docker.container(own_id)
     except DockerError:
         return None
-
-
-def own_container_id(table: tuple[filesystem.Mount, ...]) -> str | None:
-    """Docker mounts /etc/hostname from a directory with the container's ID in its name."""
-    for mount in table:
-        if str(mount.point).startswith("/etc/") and (match := _CONTAINER_ID.search(mount.root)):
-            return match[1]
-    return None

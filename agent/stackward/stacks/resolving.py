@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 from stackward.core.errors import StackwardError
 from stackward.core.labels import EXTENSION
 from stackward.stacks.cache import Cache, Entry, stamps
-from stackward.tools import compose, process
-from stackward.tools.compose_files import ENVIRONMENT_FILE, interpolate, load_yaml, read_env_file
+from stackward.tools import compose, process, small_files
+from stackward.tools.compose_files import ENVIRONMENT_FILE, load_yaml, read_env_file
+from stackward.tools.interpolation import interpolate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from stackward.tools.host_files import HostFiles
+
+_TEXT_BYTES = 16 << 20
 _MENTION = re.compile(r"stackward\.?[\"']?[\s\S]{0,40}?\bbackup\b|x-stackward")
 _SAID = re.compile(r"stackward\.backup[\"']?\s*[:=]\s*[\"']?([^\s\"',}\]]+)")
 
@@ -36,25 +41,32 @@ class Resolved:
     says_backup: bool | None = None
 
 
-def resolve(directory: Path, files: Sequence[Path], cache: Cache) -> Resolved:
+def resolve(directory: Path, files: Sequence[Path], cache: Cache, seen: HostFiles) -> Resolved:
     """Raises nothing about the stack's own files: what is wrong with them is in `error`."""
     kept = cache.load(directory)
-    if kept is not None and kept.is_fresh(files):
+    if kept is not None and kept.is_fresh(files) and not any(_is_refused(Path(name), seen) for name in kept.stamps):
         return Resolved(kept.model, kept.warnings, kept.env_files)
-    depends = compose.dependencies(directory, files)
-    seen = stamps(depends.paths)
+    depends = compose.dependencies(directory, files, seen)
+    stamped = stamps(depends.paths)
     try:
-        done = compose.resolve_with_warnings(directory, files)
+        done = compose.resolve_with_warnings(directory, files, seen, depends=depends)
     except (compose.ComposeError, process.CommandError) as error:
-        return _unresolved(directory, files, depends.env_files, error, kept)
-    cache.save(directory, Entry(done.model, done.warnings, tuple(files), depends.env_files, seen))
+        own = [file for file in files if not seen.refusal(file)]
+        return _unresolved(directory, own, depends.env_files, error, kept, seen)
+    cache.save(directory, Entry(done.model, done.warnings, tuple(files), depends.env_files, stamped))
     return Resolved(done.model, done.warnings, depends.env_files)
 
 
 def _unresolved(
-    directory: Path, files: Sequence[Path], env_files: tuple[Path, ...], error: StackwardError, kept: Entry | None
+    directory: Path,
+    files: Sequence[Path],
+    env_files: tuple[Path, ...],
+    error: StackwardError,
+    kept: Entry | None,
+    seen: HostFiles,
 ) -> Resolved:
-    variables = read_env_file(directory / ENVIRONMENT_FILE)
+    own_variables = directory / ENVIRONMENT_FILE
+    variables = {} if seen.refusal(own_variables) else read_env_file(own_variables)
     model: dict[str, Any] = {"services": {}}
     for file in files:
         try:
@@ -65,12 +77,19 @@ def _unresolved(
     return Resolved(model, (), env_files, error.message, past, _says(files))
 
 
+def _is_refused(path: Path, seen: HostFiles) -> bool:
+    """A model that was made of such a file, by an earlier version or before a mount went, is of no use."""
+    return bool(seen.refusal(path)) and os.path.lexists(path)
+
+
 def _says(files: Sequence[Path]) -> bool | None:
     """What the bare text says of `stackward.backup`: False only if every mention is a plain false."""
     text = ""
     for file in files:
         try:
-            text += re.sub(r"(?m)(?:^|\s)#.*$", "", file.read_bytes().decode("utf-8", "replace")) + "\n"
+            text += (
+                re.sub(r"(?m)(?:^|\s)#.*$", "", small_files.read(file, _TEXT_BYTES).decode("utf-8", "replace")) + "\n"
+            )
         except OSError:
             continue
     said = [value.strip().lower() for value in _SAID.findall(text)]

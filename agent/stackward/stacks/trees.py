@@ -165,7 +165,7 @@ def _judged(stage: Stage, one: _Found, policy: Policy, used: set[str]) -> Tree:
     if skipped:
         reason = f"skipped on purpose (stackward.backup.skip: {display(skipped[0])})"
     elif policy.trees == "all":
-        reason = "" if remote else reason
+        reason = "" if remote and stage.host.is_visible(one.path) else reason
     elif not reason and policy.trees == "data" and one.kind is not TreeKind.DATA:
         reason = "only `data` is asked for (stackward.backup.trees: data)"
     elif not reason and not one.writable:

@@ -14,12 +14,15 @@ from datetime import datetime
 from pathlib import Path
 
 from stackward.config import Settings
-from stackward.core.artifacts import ID_FILE, INCOMING_PREFIX
+from stackward.core.artifacts import ID_FILE, LEASE, incoming_name, parse_incoming
 from stackward.core.errors import RefusedError, SettingsError
 from stackward.core.model import display
-from stackward.tools import btrfs, filesystem
+from stackward.steps.appliance_id import owner
+from stackward.tools import btrfs, filesystem, small_files
 
 REMEMBERED = "backup-root-id"
+_ID_BYTES = 4096
+_OTHERS_KEPT_SECONDS = 7 * 86400.0
 
 
 def claim(settings: Settings, now: datetime) -> str:
@@ -58,11 +61,23 @@ def recognise(settings: Settings, now: datetime) -> str:
     found = _read(root / ID_FILE)
     if remembered and found != remembered:
         raise _other_disk(settings, found)
-    identity = found or _write_identity(root, now)
+    identity = found or _write_identity(settings, now)
     if not remembered:
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         filesystem.write_durably(settings.state_dir / REMEMBERED, f"{identity}\n".encode())
     return identity
+
+
+def is_usable(settings: Settings) -> bool:
+    """Whether `recognise` would take it, as far as can be told without writing to it."""
+    try:
+        require(settings)
+        if os.statvfs(settings.backup_root).f_flag & os.ST_RDONLY:
+            return False
+        remembered = _read(settings.state_dir / REMEMBERED)
+        return not remembered or _read(settings.backup_root / ID_FILE) == remembered
+    except (OSError, RefusedError, SettingsError):
+        return False
 
 
 def require(settings: Settings) -> None:
@@ -92,11 +107,21 @@ def require(settings: Settings) -> None:
         )
 
 
-def clean_incoming(settings: Settings, prefix: str = INCOMING_PREFIX) -> list[str]:
-    """Remove what a killed run left half made, and name it. The caller holds the lock of those who make such names."""
-    assert prefix.startswith(INCOMING_PREFIX)
-    root = settings.backup_root
-    leftovers = sorted(name for name in os.listdir(root) if name.startswith(prefix))
+def clean_incoming(settings: Settings, prefix: str = incoming_name("", "")) -> list[str]:
+    """Remove what a killed run left half made, and name it. The caller holds the lock of those who make such names.
+
+    What another appliance left is its own to remove, unless it has not been touched for seven days.
+    """
+    parsed = parse_incoming(prefix)
+    assert parsed is not None
+    root, ours = settings.backup_root, owner(settings)
+    leftovers = []
+    for name in sorted(os.listdir(root)):
+        found = parse_incoming(name)
+        if found is None or not found[1].startswith(parsed[1]):
+            continue
+        if found[0] in ("", ours) or _is_abandoned(root, name):
+            leftovers.append(name)
     for name in leftovers:
         btrfs.delete_directory(root / name)
     if leftovers:
@@ -104,9 +129,19 @@ def clean_incoming(settings: Settings, prefix: str = INCOMING_PREFIX) -> list[st
     return leftovers
 
 
-def _write_identity(root: Path, now: datetime) -> str:
+def _is_abandoned(root: Path, name: str) -> bool:
+    """Untouched for seven days before the lease that is held now was last written: by the share's clock, not by ours."""
+    try:
+        now, found = os.lstat(root / LEASE), os.lstat(root / name)
+    except OSError:
+        return False
+    return now.st_mtime - max(found.st_mtime, found.st_ctime) > _OTHERS_KEPT_SECONDS
+
+
+def _write_identity(settings: Settings, now: datetime) -> str:
+    root = settings.backup_root
     identity = str(uuid.uuid4())
-    incoming = root / f"{INCOMING_PREFIX}id-{os.getpid()}"
+    incoming = root / incoming_name(owner(settings), f"id-{os.getpid()}")
     content = f"{identity}\nmade by stackward on {now:%Y-%m-%d}\n"
     try:
         filesystem.write_durably(incoming, content.encode(), mode=0o644)
@@ -126,7 +161,7 @@ def _write_identity(root: Path, now: datetime) -> str:
 def _read(path: Path) -> str:
     """The file's first line, or "" where there is no such file."""
     try:
-        return path.read_text(encoding="ascii", errors="replace").partition("\n")[0].strip()
+        return small_files.read(path, _ID_BYTES).decode("ascii", "replace").partition("\n")[0].strip()
     except FileNotFoundError:
         return ""
     except OSError as error:

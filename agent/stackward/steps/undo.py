@@ -338,7 +338,7 @@ def _owner(document: dict[str, Any]) -> str:
 def _up(step: Step) -> None:
     """A project that does not start by then would not start at the next tick either: the job that minds it says so."""
     if os.path.isdir(step.subject):
-        with suppress(process.CommandError):
+        with suppress(process.CommandError, compose.ComposeError):
             _insist(lambda: compose.up(Path(step.subject), (step.detail,) if step.detail else ()))
 
 

@@ -55,7 +55,8 @@ def decrypting(identity: Path, source: IO[bytes]) -> Iterator[IO[bytes]]:
             hint="give the key file that you kept (the recovery sheet says where) with --identity",
         )
     try:
-        with process.piped(["age", "--decrypt", "--identity", identity], stdin=source) as plain:
+        argv: list[process.Argument] = ["age", "--decrypt", "--identity", identity]
+        with process.piped(argv, stdin=source, terminal=True) as plain:  # it may ask for the identity's passphrase
             something = bool(cast("BufferedReader", plain).peek(1))
             if something:
                 yield plain

@@ -1,6 +1,8 @@
 """Docker Compose: the resolved model of a stack.
 
-Compose sees a clean environment: the appliance's own variables (TZ, DOCKER_ROOT) must not get into stacks.
+Compose sees a clean environment: the appliance's own variables (TZ, DOCKER_ROOT) must not get into stacks. It fetches no
+part of a model from elsewhere (`include: oci://…`, `extends` from a Git repository), and what it is given to read can cost
+neither the host's memory nor for ever.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackward.core.errors import StackwardError
-from stackward.tools import process
-from stackward.tools.compose_files import Dependencies, dependencies, find_files
+from stackward.tools import host_files, process
+from stackward.tools.compose_files import ENVIRONMENT_FILE, Dependencies, dependencies, environment, find_files
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from stackward.tools.host_files import HostFiles
 
 __all__ = [
     "ComposeError",
@@ -41,8 +45,12 @@ __all__ = [
     "version",
 ]
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STALL_SECONDS = 60.0
+_READ_LIMIT_SECONDS = 180.0  # it takes 0.3 s
+# Compose 2.40 reads 300 services with 45,000 variables and labels (2.5 MB) with 192 MiB, and fails with 128.
+_MEMORY_BYTES = 768 << 20
+_MODEL_BYTES = 64 << 20
+_OUT_OF_MEMORY = re.compile(r"fatal error: .*(?:cannot allocate memory|out of memory)|cannot allocate memory")
 _ACT_STALL_SECONDS = 900.0  # a pull of a large image, or a container that takes its time to stop, looks like a stall
 _LINES = 5
 _ASKED = {"V": "-", "S": "+set"}  # a variable's value, and whether it is set at all
@@ -65,31 +73,58 @@ class Resolution:
     warnings: tuple[str, ...] = ()
 
 
-def resolve(directory: Path, files: Sequence[Path] = ()) -> dict[str, Any]:
+def resolve(directory: Path, files: Sequence[Path] = (), seen: HostFiles | None = None) -> dict[str, Any]:
     """The model of a stack with all profiles, paths absolute, env_file read into the services' environments."""
-    return resolve_with_warnings(directory, files).model
+    return resolve_with_warnings(directory, files, seen).model
 
 
 def resolve_with_warnings(
-    directory: Path, files: Sequence[Path] = (), *, options: Sequence[str] = (), stdin: bytes | None = None
+    directory: Path,
+    files: Sequence[Path] = (),
+    seen: HostFiles | None = None,
+    *,
+    depends: Dependencies | None = None,
+    options: Sequence[str] = (),
 ) -> Resolution:
-    """As `resolve`. Compose itself finds the files when `files` is empty.
+    """As `resolve`. Compose itself finds the files when `files` is empty. `depends` is what they depend on, where it is known.
 
     Raises:
-        ComposeError: with the last lines Compose said.
+        ComposeError: with the last lines Compose said; or it would read a file that is not the stack's, or not the host's.
     """
+    seen = seen or host_files.here(opened=(directory,))
+    _require_seen(seen, (depends or dependencies(directory, files, seen)).paths)
+    return _config(directory, files, options=options)
+
+
+def _require_seen(seen: HostFiles, paths: Iterable[Path]) -> None:
+    """A path that is not there is for Compose to complain of: it may be one that need not be."""
+    for path in paths:
+        if os.path.lexists(path) and (why := seen.refusal(path)):
+            raise ComposeError(why, hint=seen.advice(path))
+
+
+def _config(
+    directory: Path, files: Sequence[Path] = (), *, options: Sequence[str] = (), stdin: bytes | None = None
+) -> Resolution:
     chosen = [part for file in files for part in ("-f", os.fspath(file))]
     argv = [*command(), *options, *chosen, "--profile", "*", "config", "--format", "json"]
     try:
-        done = process.run(argv, stdin=stdin, cwd=directory, stall_seconds=_STALL_SECONDS)
+        answer = _Answer()
+        done = _run(argv, stdin=stdin, cwd=directory, time_limit_seconds=_READ_LIMIT_SECONDS, on_stdout=answer.take)
+    except process.TimeLimitError as error:
+        raise ComposeError(f"Compose had not read it after {_READ_LIMIT_SECONDS:.0f} s") from error
     except process.CommandError as error:
+        if _OUT_OF_MEMORY.search(error.stderr_head):
+            raise ComposeError(
+                f"Compose needs more than {_MEMORY_BYTES >> 20} MiB to read it: do aliases (`*name`) multiply in it?"
+            ) from error
         said = [_plain(line) for line in error.stderr_tail.splitlines() if line.strip()]
         problems = [text for level, text in said if level != "warning"] or [text for _level, text in said]
         raise ComposeError("\n".join(problems[-_LINES:]) or str(error)) from error
     said = [_plain(line) for line in done.stderr_tail.splitlines() if line.strip()]
     try:
         # Every "$" was doubled on output, in keys and values alike.
-        model = json.loads(done.stdout.replace(b"$$", b"$"))
+        model = json.loads(answer.text.replace(b"$$", b"$"))
     except ValueError as error:
         raise ComposeError(f"Compose's answer is no JSON: {error}") from error
     return Resolution(
@@ -114,7 +149,8 @@ def merged(base: Path, override: Path, directory: Path) -> dict[str, Any]:
         ComposeError: with the last lines Compose said.
     """
     options = ["--project-directory", os.fspath(directory)]
-    return resolve_with_warnings(directory, (base, override), options=options).model
+    seen = host_files.here(opened=(directory, base.parent))
+    return resolve_with_warnings(directory, (base, override), seen, options=options).model
 
 
 def variables(directory: Path, names: Collection[str]) -> dict[str, str]:
@@ -131,39 +167,51 @@ def variables(directory: Path, names: Collection[str]) -> dict[str, str]:
     document = {"name": "asked", "services": {"asked": {"image": "asked", "environment": asked}}}
     options = ["--project-directory", os.fspath(directory), "-f", "-"]
     stdin = json.dumps(document).encode("ascii")
-    told = resolve_with_warnings(directory, options=options, stdin=stdin).model["services"]["asked"]["environment"]
+    _require_seen(host_files.here(opened=(directory,)), [directory / ENVIRONMENT_FILE])
+    told = _config(directory, options=options, stdin=stdin).model["services"]["asked"]["environment"]
     return {name: told[f"V{number}"] for number, name in enumerate(names) if told[f"S{number}"]}
 
 
 def up(directory: Path, services: Sequence[str] = (), *, wait_seconds: float = 0.0) -> None:
-    """Start a project as its files have it now, or only some of its services. Raises CommandError.
+    """Start a project as its files have it now, or only some of its services.
 
     One of them may wait for another for `wait_seconds` without a word of Compose.
+
+    Raises:
+        CommandError: it does not start.
+        ComposeError: it names files that are not the host's, or the appliance's: no container must get what they hold.
     """
+    _require_own_files(directory)
     stall_seconds = wait_seconds + _ACT_STALL_SECONDS
-    process.run([*command(), "up", "-d", *services], cwd=directory, stall_seconds=stall_seconds)
+    _run([*command(), "up", "-d", *services], cwd=directory, stall_seconds=stall_seconds)
 
 
 def create(directory: Path, services: Sequence[str]) -> None:
-    """Make the containers of services as their files have them now, and start nothing. Raises CommandError."""
+    """Make the containers of services as their files have them now, and start nothing. Raises CommandError, ComposeError."""
+    _require_own_files(directory)
     argv = [*command(), "up", "--no-start", "--no-deps", *services]
-    process.run(argv, cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
+    _run(argv, cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
 
 
 def stop(directory: Path, services: Sequence[str] = ()) -> None:
     """Stop a project's containers, or only some services'; nothing is removed. Raises CommandError."""
-    process.run([*command(), "stop", *services], cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
+    _run([*command(), "stop", *services], cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
 
 
 def down(directory: Path) -> None:
     """Remove a project with its volumes and networks. Only for projects that are ours to remove. Raises CommandError."""
     argv = [*command(), "--profile", "*", "down", "--volumes", "--remove-orphans"]
-    process.run(argv, cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
+    _run(argv, cwd=directory, stall_seconds=_ACT_STALL_SECONDS)
+
+
+def _require_own_files(directory: Path) -> None:
+    seen = host_files.here(opened=(directory,))
+    _require_seen(seen, dependencies(directory, (), seen).paths)
 
 
 def version() -> str:
     """The version of Compose, as "2.26.1". Raises ComposeUnavailableError."""
-    return process.run([*command(), "version", "--short"], stall_seconds=_STALL_SECONDS).text.strip().removeprefix("v")
+    return _run([*command(), "version", "--short"]).text.strip().removeprefix("v")
 
 
 @cache
@@ -173,13 +221,13 @@ def command() -> tuple[str, ...]:
     Raises:
         ComposeUnavailableError: neither is there.
     """
-    clean = ("env", "-i", f"PATH={_PATH}", f"HOME={Path.home()}", "LC_ALL=C.UTF-8")
+    clean = ("env", "-i", *(f"{name}={value}" for name, value in environment().items()))
     for name, arguments in (("docker", ("compose",)), ("docker-compose", ())):
         if (program := shutil.which(name)) is None:
             continue
         candidate = (*clean, program, *arguments)
         try:
-            said = process.run([*candidate, "version", "--short"], stall_seconds=_STALL_SECONDS).text
+            said = _run([*candidate, "version", "--short"]).text
         except process.CommandError:
             continue
         if re.match(r"v?([2-9]|\d\d)\.", said.strip()):
@@ -187,6 +235,40 @@ def command() -> tuple[str, ...]:
     raise ComposeUnavailableError(
         "Docker Compose (version 2 or later) is not installed here",
         hint="install the compose plugin of your distribution (Debian: docker-compose)",
+    )
+
+
+class _Answer:
+    """What Compose prints, as long as it stays within reason: read, it takes ten times as much memory."""
+
+    def __init__(self) -> None:
+        self.text = bytearray()
+
+    def take(self, chunk: bytes) -> None:
+        self.text += chunk
+        if len(self.text) > _MODEL_BYTES:
+            raise ComposeError(
+                f"what Compose makes of it is larger than {_MODEL_BYTES >> 20} MiB: do aliases (`*name`) multiply in it?"
+            )
+
+
+def _run(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    stall_seconds: float = _STALL_SECONDS,
+    time_limit_seconds: float | None = None,
+    on_stdout: Callable[[bytes], None] | None = None,
+) -> process.Completed:
+    return process.run(
+        argv,
+        cwd=cwd,
+        stdin=stdin,
+        stall_seconds=stall_seconds,
+        time_limit_seconds=time_limit_seconds,
+        memory_bytes=_MEMORY_BYTES,
+        on_stdout=on_stdout,
     )
 
 

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from stackward.tools import small_files
+from stackward.tools.host_files import HostFiles
+from stackward.tools.interpolation import interpolate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,9 +29,8 @@ OVERRIDES = (
     "docker-compose.override.yaml",
 )
 ENVIRONMENT_FILE = ".env"
-_VARIABLE = re.compile(
-    r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?+])(?P<rest>[^{}]*))?\})"
-)
+_FILE_BYTES = 16 << 20
+_NODES = 1_000_000  # of a document with its aliases written out
 _ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][\w.-]*)\s*[=:]\s*(.*?)\s*$")
 
 
@@ -36,7 +39,7 @@ class Dependencies:
     """What a resolved model was made from.
 
     `paths`: every file it depends on, absent candidates too. `env_files`: those read into containers' environments;
-    `.env` is among them, since it holds the same secrets.
+    `.env` is among them, since it holds the same secrets, and so are those that cannot be seen from here.
     """
 
     paths: tuple[Path, ...]
@@ -56,13 +59,28 @@ def find_files(directory: Path) -> tuple[Path, ...]:
     return (first,) if override is None else (first, override)
 
 
-def dependencies(directory: Path, files: Sequence[Path] = ()) -> Dependencies:
-    """Follow include, extends, env_file and label_file from `files` (or the ones found), as far as they can be read."""
-    walk = _Walk(directory)
+def environment() -> dict[str, str]:
+    """What Compose has in its environment here. No model is made of what a server sends: it would be asked from here, as root."""
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(Path.home()),
+        "LC_ALL": "C.UTF-8",
+        "COMPOSE_EXPERIMENTAL_OCI_REMOTE": "false",
+        "COMPOSE_EXPERIMENTAL_GIT_REMOTE": "false",
+    }
+
+
+def dependencies(directory: Path, files: Sequence[Path] = (), seen: HostFiles | None = None) -> Dependencies:
+    """Follow include, extends, env_file and label_file from `files` (or the ones found), as far as they can be read.
+
+    What `seen` refuses is named, and not opened.
+    """
+    walk = _Walk(directory, seen or HostFiles())
     walk.candidates.extend(directory / name for name in (*NAMES, *OVERRIDES, ENVIRONMENT_FILE))
     if (directory / ENVIRONMENT_FILE).is_file():
         walk.env_files.append(directory / ENVIRONMENT_FILE)
-    variables = read_env_file(directory / ENVIRONMENT_FILE)
+    variables = walk.variables(directory / ENVIRONMENT_FILE)
+    variables |= {"COMPOSE_PROJECT_NAME": variables.get("COMPOSE_PROJECT_NAME") or directory.name, **environment()}
     for file in files or find_files(directory):
         walk.visit(file, directory, variables)
     return Dependencies(tuple(dict.fromkeys(walk.candidates)), tuple(dict.fromkeys(walk.env_files)))
@@ -71,7 +89,12 @@ def dependencies(directory: Path, files: Sequence[Path] = ()) -> Dependencies:
 def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, tags like `!reset` ignored. Raises OSError, or ValueError for other content."""
     try:
-        loaded = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader that ignores unknown tags
+        loader = _Loader(small_files.read(path, _FILE_BYTES))
+        try:
+            node = loader.get_single_node()
+            loaded = loader.construct_document(node) if node is not None and _is_of_use(node) else None
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not YAML: {error}") from error
     if not isinstance(loaded, dict):
@@ -79,10 +102,30 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def _is_of_use(root: yaml.Node) -> bool:
+    """Raises ValueError where aliases multiply: each costs nothing until the document is walked, or printed."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            return sizes[id(node)]
+        sizes[id(node)] = _NODES + 1  # until it is known: a node within itself has no end
+        parts = node.value if isinstance(node, (yaml.SequenceNode, yaml.MappingNode)) else ()
+        total = 1
+        for part in parts:
+            total += sum(map(size, part)) if isinstance(part, tuple) else size(part)
+        if total > _NODES:
+            raise ValueError("its aliases (`*name`) multiply without end")
+        sizes[id(node)] = total
+        return total
+
+    return size(root) > 0
+
+
 def read_env_file(path: Path) -> dict[str, str]:
     """Variables of a `.env` file, quotes taken off; an unreadable file has none."""
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        text = small_files.read(path, _FILE_BYTES).decode("utf-8", "surrogateescape")
     except OSError:
         return {}
     found: dict[str, str] = {}
@@ -96,24 +139,6 @@ def read_env_file(path: Path) -> dict[str, str]:
             value = re.split(r"\s+#", value, maxsplit=1)[0]
         found[match[1]] = value
     return found
-
-
-def interpolate(text: str, variables: Mapping[str, str]) -> str:
-    """Compose's interpolation for the plain cases: `$X`, `${X}`, `${X:-default}`, `${X:+other}`, `$$`."""
-
-    def value(match: re.Match[str]) -> str:
-        if match["escaped"]:
-            return "$"
-        found = variables.get(match["plain"] or match["name"])
-        how, rest = match["how"] or "", match["rest"] or ""
-        there = found is not None and (bool(found) or not how.startswith(":"))
-        if how.endswith("+"):
-            return rest if there else ""
-        if how.endswith("-") and not there:
-            return rest
-        return found or ""
-
-    return _VARIABLE.sub(value, text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -135,6 +160,7 @@ _Loader.add_multi_constructor("!", _untagged)
 @dataclass(slots=True)
 class _Walk:
     directory: Path
+    host: HostFiles
     candidates: list[Path] = field(default_factory=list)
     env_files: list[Path] = field(default_factory=list)
     seen: set[Path] = field(default_factory=set)
@@ -144,6 +170,8 @@ class _Walk:
         if file in self.seen:
             return
         self.seen.add(file)
+        if self.host.refusal(file):
+            return
         try:
             document = load_yaml(file)
         except (OSError, ValueError):
@@ -166,7 +194,7 @@ class _Walk:
         env_files = named or [inner / ENVIRONMENT_FILE]
         merged: dict[str, str] = {}
         for env_file in env_files:
-            merged |= read_env_file(env_file)
+            merged |= self.variables(env_file)
         self._environment_files(env_files)
         for path in paths:
             self.visit(path, inner, {**merged, **variables})
@@ -182,7 +210,14 @@ class _Walk:
 
     def _environment_files(self, paths: Sequence[Path]) -> None:
         self.candidates.extend(paths)
-        self.env_files.extend(path for path in paths if path.is_file())
+        self.env_files.extend(path for path in paths if path.is_file() or self.host.refusal(path))
+
+    def variables(self, env_file: Path) -> dict[str, str]:
+        """Those of a file, which may be made of each other."""
+        found: dict[str, str] = {}
+        for name, value in ({} if self.host.refusal(env_file) else read_env_file(env_file)).items():
+            found[name] = interpolate(value, {**found, **environment()})
+        return found
 
 
 def _items(value: Any) -> list[Any]:

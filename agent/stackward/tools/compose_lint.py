@@ -15,6 +15,7 @@ from stackward.tools import process
 # The worst first.
 SEVERITIES = ("critical", "high", "medium", "low")
 _LIMIT_SECONDS = 60.0
+_MEMORY_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,9 @@ def lint(directory: Path, files: Sequence[Path] = ()) -> Linted:
     try:
         # 0: nothing bad; 1: something is; 2: something could not be looked at.
         argv += [f"./{name}" if name.startswith("-") else name for name in names]
-        done = process.run(argv, cwd=directory, ok=(0, 1, 2), time_limit_seconds=_LIMIT_SECONDS)
+        done = process.run(
+            argv, cwd=directory, ok=(0, 1, 2), time_limit_seconds=_LIMIT_SECONDS, memory_bytes=_MEMORY_BYTES
+        )
         document = json.loads(done.stdout)
         remarks = [_remark(found) for found in document["findings"] if not found.get("suppressed")]
         return Linted(tuple(remarks), tuple(str(error["message"]) for error in document["errors"]))

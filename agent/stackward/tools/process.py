@@ -1,8 +1,10 @@
 """Runs other programs; the only module that imports subprocess.
 
 Commands are argv lists of str or bytes, never a shell string. A command ends with us: the kernel kills it when its parent dies
-(`setpriv --pdeathsig`), so that a killed run leaves no rsync writing behind its successor's back. A command times out when
-it stalls (no output, no CPU time and no I/O in its process tree for `stall_seconds`), not by the wall clock.
+(`setpriv --pdeathsig`), so that a killed run leaves no rsync writing behind its successor's back. It leads a session of its
+own, of which nothing is left when it has ended or is killed, and a Ctrl-C in a terminal reaches us alone, who end it in our
+order. A command times out when it stalls (no output, no CPU time and no I/O in its process tree for `stall_seconds`), not by
+the wall clock.
 """
 
 from __future__ import annotations
@@ -14,30 +16,38 @@ import signal
 import subprocess
 import time
 from collections import deque
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from stackward.core.errors import StackwardError
+from stackward.tools import sessions
+from stackward.tools.process_output import Tail, read_tail
+from stackward.tools.process_watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Argument = str | bytes | os.PathLike[str]
 STALL_SECONDS = 600.0
-_TAIL_LINES = 20
 _CHUNK = 1 << 16
-_POLL_SECONDS = 5.0
+_TERM_SECONDS = 5.0
 
 
 class CommandError(StackwardError):
-    """A program failed. `returncode` is negative for a signal, as in subprocess; `stderr_tail` is its last lines."""
+    """A program failed. `returncode` is negative for a signal, as in subprocess.
 
-    def __init__(self, argv: Sequence[Argument], returncode: int, stderr_tail: str, *, why: str = "") -> None:
+    `stderr_tail` is the last lines of what it said; `stderr_head` the first one, where `run` ran it.
+    """
+
+    def __init__(
+        self, argv: Sequence[Argument], returncode: int, stderr_tail: str, *, why: str = "", stderr_head: str = ""
+    ) -> None:
         self.argv = [os.fsdecode(part) for part in argv]
         self.returncode = returncode
         self.stderr_tail = stderr_tail
+        self.stderr_head = stderr_head
         what = why or (f"killed by signal {-returncode}" if returncode < 0 else f"exit code {returncode}")
         command = shlex.join(self.argv)
         if len(command) > 500:
@@ -69,25 +79,29 @@ def run(
     ok: Sequence[int] = (0,),
     stall_seconds: float = STALL_SECONDS,
     time_limit_seconds: float | None = None,
+    memory_bytes: int | None = None,
     on_stdout: Callable[[bytes], None] | None = None,
 ) -> Completed:
     """Run to the end and return its output (or hand it to `on_stdout` in chunks, and return none).
 
     `time_limit_seconds` is for what must not take longer even while it gets on (a stack stands still meanwhile).
+    `memory_bytes` bounds what each of its processes can allocate (RLIMIT_DATA: a Go program reserves far more addresses).
 
     Raises:
         TimeLimitError: it took longer than that, and was killed.
         CommandError: its exit code is not in `ok`, it stalled, or it could not be started.
     """
     chunks: list[bytes] = []
-    with _started(argv, stdin=stdin, cwd=cwd, environment=environment, stdout=subprocess.PIPE) as child:
+    with _started(
+        argv, stdin=stdin, cwd=cwd, environment=environment, stdout=subprocess.PIPE, memory_bytes=memory_bytes
+    ) as child:
         data = stdin if isinstance(stdin, bytes) else None
         deadline = time.monotonic() + time_limit_seconds if time_limit_seconds is not None else float("inf")
-        tail = _pump(child, argv, on_stdout or chunks.append, data, _Watch(child, stall_seconds, deadline))
-        returncode = child.wait()
+        said = _pump(child, argv, on_stdout or chunks.append, data, Watch(child.pid, stall_seconds, deadline))
+        returncode = _ended(child)
     if returncode not in ok:
-        raise CommandError(argv, returncode, tail)
-    return Completed(returncode, b"".join(chunks), tail)
+        raise CommandError(argv, returncode, said.text, stderr_head=said.head)
+    return Completed(returncode, b"".join(chunks), said.text)
 
 
 def lines(argv: Sequence[Argument], *, separator: bytes = b"\n", **options: object) -> Iterator[bytes]:
@@ -115,25 +129,29 @@ def piped(
     cwd: Path | None = None,
     ok: Sequence[int] = (0,),
     stderr: IO[bytes] | None = None,
+    terminal: bool = False,
 ) -> Iterator[IO[bytes]]:
     """The standard output of a running command, to be read to its end; its exit code is checked on leaving.
 
-    A file given as `stderr` holds all that the command had to say, for a caller whom the last lines don't do.
+    A file given as `stderr` holds all that the command had to say, for a caller whom the last lines don't do. `terminal`:
+    it may ask at ours (for a passphrase), so it is in our session, and what it starts itself may outlive it.
 
     Raises:
         CommandError: as `run`, unless the body raised: then the command is killed and the body's error stands.
     """
     with (
         _spooled_stderr(stderr) as errors,
-        _started(argv, stdin=stdin, cwd=cwd, environment=None, stdout=subprocess.PIPE, stderr=errors) as child,
+        _started(
+            argv, stdin=stdin, cwd=cwd, environment=None, stdout=subprocess.PIPE, stderr=errors, terminal=terminal
+        ) as child,
     ):
         assert child.stdout is not None
         if isinstance(stdin, bytes):
             raise TypeError("piped takes a file as stdin; spool bytes first")
         yield child.stdout
-        returncode = child.wait()
+        returncode = _ended(child, terminal=terminal)
         if returncode not in ok:
-            raise CommandError(argv, returncode, _read_tail(errors))
+            raise CommandError(argv, returncode, read_tail(errors))
 
 
 @contextmanager
@@ -152,10 +170,10 @@ def fed(argv: Sequence[Argument], *, stdout: IO[bytes] | None = None, cwd: Path 
             yield child.stdin
             child.stdin.close()
         except BrokenPipeError:
-            raise CommandError(argv, child.wait(), _read_tail(errors), why="it stopped reading") from None
-        returncode = child.wait()
+            raise CommandError(argv, _ended(child), read_tail(errors), why="it stopped reading") from None
+        returncode = _ended(child)
         if returncode != 0:
-            raise CommandError(argv, returncode, _read_tail(errors))
+            raise CommandError(argv, returncode, read_tail(errors))
 
 
 class Background:
@@ -190,13 +208,6 @@ def _spooled_stderr(given: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _read_tail(file: IO[bytes]) -> str:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _CHUNK))
-    kept = file.read().decode("utf-8", "backslashreplace").splitlines()[-_TAIL_LINES:]
-    return "\n".join(kept)
-
-
 @contextmanager
 def _started(
     argv: Sequence[Argument],
@@ -206,9 +217,12 @@ def _started(
     environment: Mapping[str, str] | None,
     stdout: IO[bytes] | int | None,
     stderr: IO[bytes] | int = subprocess.PIPE,
+    memory_bytes: int | None = None,
+    terminal: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     source = subprocess.PIPE if isinstance(stdin, bytes) else (stdin if stdin is not None else subprocess.DEVNULL)
-    wrapped = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+    limits = ["prlimit", f"--data={memory_bytes}", "--core=0", "--"] if memory_bytes is not None else []
+    wrapped = ["setpriv", "--pdeathsig", "KILL", "--", *limits, *argv]
     variables = {**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})}
     try:
         child = subprocess.Popen(
@@ -218,18 +232,17 @@ def _started(
             stderr=stderr,
             cwd=cwd,
             env=variables,
+            start_new_session=not terminal,
         )
     except OSError as error:
         raise CommandError(argv, 127, str(error), why="could not be started") from error
     try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.send_signal(signal.SIGTERM)
+        with nullcontext() if terminal else sessions.GUARDIAN.watching(child.pid):
             try:
-                child.wait(5)
-            except subprocess.TimeoutExpired:
-                child.kill()
+                yield child
+            finally:
+                _end(child, terminal=terminal)
+    finally:
         for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None:
                 with suppress(BrokenPipeError):
@@ -237,33 +250,40 @@ def _started(
         child.wait()
 
 
-@dataclass(slots=True)
-class _Watch:
-    """Ends a child that stalls, or takes longer than it was given. `deadline` is on the monotonic clock."""
+def _ended(child: subprocess.Popen[bytes], *, terminal: bool = False) -> int:
+    """Its exit code, once it has ended; nothing that it started is left running then."""
+    if child.returncode is None:
+        os.waitid(
+            os.P_PID, child.pid, os.WEXITED | os.WNOWAIT
+        )  # as long as it is a zombie, its number is nobody else's
+        if not terminal:
+            sessions.end(child.pid, signal.SIGKILL)
+    return child.wait()
 
-    child: subprocess.Popen[bytes]
-    stall_seconds: float
-    deadline: float
-    _seen: float = field(default_factory=time.monotonic)
-    _activity: int = -1
 
-    @property
-    def patience(self) -> float:
-        """How long one wait for output may be, in seconds."""
-        return min(_POLL_SECONDS, max(0.0, self.deadline - time.monotonic()))
+def _end(child: subprocess.Popen[bytes], *, terminal: bool) -> None:
+    """End what still runs after the body: first asked, then killed with everything in its session."""
+    if child.returncode is not None:
+        return
+    if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if terminal:
+            child.terminate()
+        else:
+            sessions.end(child.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _TERM_SECONDS
+        while time.monotonic() < deadline and child.returncode is None:
+            if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+                break
+            time.sleep(0.01)
+    _kill(child, terminal=terminal)
 
-    def verdict(self, *, output: bool) -> str:
-        """Why the child has to end, or ""; `output` says that it has just said something."""
-        now = time.monotonic()
-        if now >= self.deadline:
-            return "not done in the time it was given"
-        if output:
-            self._seen = now
-        elif (activity := _activity(self.child.pid)) != self._activity:
-            self._activity, self._seen = activity, now
-        elif now - self._seen > self.stall_seconds:
-            return f"stalled for {self.stall_seconds:.0f} s"
-        return ""
+
+def _kill(child: subprocess.Popen[bytes], *, terminal: bool = False) -> int:
+    if terminal:
+        child.kill()
+    else:
+        sessions.kill(child.pid)
+    return child.wait()
 
 
 def _pump(
@@ -271,12 +291,12 @@ def _pump(
     argv: Sequence[Argument],
     on_stdout: Callable[[bytes], None],
     data: bytes | None,
-    watch: _Watch,
-) -> str:
-    """Feed stdin and read both outputs until they close. Returns the last lines of stderr."""
+    watch: Watch,
+) -> Tail:
+    """Feed stdin and read both outputs until they close. Returns what was kept of stderr."""
     assert child.stdout is not None
     assert child.stderr is not None
-    errors = _Tail()
+    errors = Tail()
     pending = memoryview(data or b"")
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ, on_stdout)
@@ -287,9 +307,8 @@ def _pump(
         while selector.get_map():
             events = selector.select(watch.patience)
             if why := watch.verdict(output=bool(events)):
-                child.kill()
                 kind = TimeLimitError if time.monotonic() >= watch.deadline else CommandError
-                raise kind(argv, child.wait(), errors.text, why=why)
+                raise kind(argv, _kill(child), errors.text, why=why, stderr_head=errors.head)
             for key, _mask in events:
                 if key.data is None:
                     pending = _write_some(selector, child, pending)
@@ -297,24 +316,7 @@ def _pump(
                     key.data(chunk)
                 else:
                     selector.unregister(key.fileobj)
-    return errors.text
-
-
-class _Tail:
-    """The last lines of what was said."""
-
-    def __init__(self) -> None:
-        self._lines: deque[bytes] = deque(maxlen=_TAIL_LINES)
-        self._partial = b""
-
-    def take(self, chunk: bytes) -> None:
-        *whole, partial = (self._partial + chunk).split(b"\n")
-        self._lines.extend(whole)
-        self._partial = partial[-_CHUNK:]
-
-    @property
-    def text(self) -> str:
-        return b"\n".join([*self._lines, self._partial]).decode("utf-8", "backslashreplace").strip("\n")
+    return errors
 
 
 def _write_some(selector: selectors.BaseSelector, child: subprocess.Popen[bytes], pending: memoryview) -> memoryview:
@@ -327,24 +329,3 @@ def _write_some(selector: selectors.BaseSelector, child: subprocess.Popen[bytes]
         selector.unregister(child.stdin)
         child.stdin.close()
     return pending
-
-
-def _activity(pid: int) -> int:
-    """CPU ticks and bytes moved by a process tree so far: a number that changes while it works."""
-    total = 0
-    todo = [pid]
-    while todo:
-        one = todo.pop()
-        try:
-            fields = Path(f"/proc/{one}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-            for line in Path(f"/proc/{one}/io").read_text(encoding="ascii").splitlines():
-                name, _, value = line.partition(":")
-                if name in ("rchar", "wchar"):
-                    total += int(value)
-            for task in os.listdir(f"/proc/{one}/task"):
-                children = Path(f"/proc/{one}/task/{task}/children").read_text(encoding="ascii").split()
-                todo.extend(int(child) for child in children)
-        except (OSError, IndexError, ValueError):
-            continue
-    return total

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackward.runner import CHANGE, READS_BACKUPS, Resource, Step
+from stackward.runner import CHANGE, COPIES_BACKUPS, Resource, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,7 +160,7 @@ def drill_step(
         )
         return drill.run(means, appliance.discover().stacks, names, wanted, dry_run=dry_run)
 
-    return Step("drill", work, (*READS_BACKUPS, Resource("drill")))
+    return Step("drill", work, (*COPIES_BACKUPS, Resource("drill")))
 
 
 CHORES: dict[str, Callable[..., Step]] = {

@@ -75,9 +75,9 @@ class Day:
         btrfs.delete_directory(self.path)
 
 
-def begin(root: Path, name: str, run_id: str, base: Path | None) -> Day:
+def begin(root: Path, name: str, run_id: str, base: Path | None, *, owner: str = "") -> Day:
     """A new incoming day, beginning from `base` (a published backup) where that costs nothing."""
-    path = root / f"{artifacts.INCOMING_PREFIX}{name}-{run_id}"
+    path = root / artifacts.incoming_name(owner, f"{name}-{run_id}")
     if not filesystem.is_on_btrfs(root):
         path.mkdir(mode=0o700)
         return Day(root, path, subvolume=False)
@@ -99,6 +99,7 @@ def publish(
     *,
     replacing: Callable[[str], None] = lambda _name: None,
     keep_replaced: bool = True,
+    owner: str = "",
 ) -> Path:
     """Give the day its name. On return it is whole on disk, and listed; a power cut leaves the old one or the new one.
 
@@ -128,7 +129,7 @@ def publish(
         filesystem.rename_new(day.path, final)
     filesystem.sync_path(day.root)
     if not keep_replaced:
-        retire(replaced)
+        retire(replaced, owner=owner)
     return final
 
 
@@ -141,7 +142,9 @@ def _free_place(root: Path, name: str, now: datetime) -> Path:
     return place
 
 
-def rewrite_without(root: Path, name: str, stacks: Sequence[str], run_id: str, now: datetime) -> None:
+def rewrite_without(
+    root: Path, name: str, stacks: Sequence[str], run_id: str, now: datetime, *, owner: str = ""
+) -> None:
     """Publish the backup `name` again without some of its stacks, whose files go.
 
     Raises:
@@ -152,7 +155,7 @@ def rewrite_without(root: Path, name: str, stacks: Sequence[str], run_id: str, n
     if index is None or not set(index.stacks) - set(stacks):
         raise ValueError(f"{name} cannot be rewritten without {', '.join(stacks)}")
     kept = {stack: entry for stack, entry in index.stacks.items() if stack not in stacks}
-    day = begin(root, name, run_id, backup)
+    day = begin(root, name, run_id, backup, owner=owner)
     try:
         if day.subvolume and filesystem.is_subvolume(backup):
             for stack in stacks:
@@ -162,15 +165,15 @@ def rewrite_without(root: Path, name: str, stacks: Sequence[str], run_id: str, n
                 for prefix in entry.prefixes:
                     day.fill(prefix, backup)
         sections = carried_sections(backup, kept.values())
-        publish(day, name, replace(index, stacks=kept), sections, now, keep_replaced=False)
+        publish(day, name, replace(index, stacks=kept), sections, now, keep_replaced=False, owner=owner)
     except BaseException:
         day.abandon()
         raise
 
 
-def retire(backup: Path, reached: Callable[[str], None] = lambda _point: None) -> None:
+def retire(backup: Path, reached: Callable[[str], None] = lambda _point: None, *, owner: str = "") -> None:
     """Take a backup out of the listing at once, then delete it."""
-    trash = backup.with_name(f"{artifacts.INCOMING_PREFIX}trash-{backup.name}")
+    trash = backup.with_name(artifacts.incoming_name(owner, f"trash-{backup.name}"))
     filesystem.rename_new(backup, trash)
     filesystem.sync_path(backup.parent)
     reached("prune-renamed")

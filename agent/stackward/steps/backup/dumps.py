@@ -14,9 +14,11 @@ from pathlib import Path
 
 from isal import igzip
 
+from stackward.config import Settings
 from stackward.core.errors import StackwardError
 from stackward.core.index import DumpEntry
 from stackward.core.model import Container, Dump, Stack
+from stackward.stacks import places
 from stackward.tools.docker import Docker, DockerError, HookTimeout
 
 _STALL_SECONDS = 300.0
@@ -37,7 +39,9 @@ class DumpError(StackwardError):
     """A dump is not whole; the stack's backup fails, since its labels ask for the dump."""
 
 
-def take(docker: Docker, stack: Stack, directory: Path, relative: str) -> tuple[tuple[DumpEntry, ...], tuple[str, ...]]:
+def take(
+    docker: Docker, settings: Settings, stack: Stack, directory: Path, relative: str
+) -> tuple[tuple[DumpEntry, ...], tuple[str, ...]]:
     """Dump what the labels name into `directory`. Returns the entries, and warnings for services that do not run."""
     entries, warnings = [], []
     running = {container.service: container for container in stack.running if container.state == "running"}
@@ -50,7 +54,11 @@ def take(docker: Docker, stack: Stack, directory: Path, relative: str) -> tuple[
             directory.mkdir(parents=True, exist_ok=True)
             name = _file_name(dump)
             if dump.kind == "sqlite":
-                _sqlite(_on_host(stack, container, dump), directory / name)
+                source = _on_host(stack, container, dump)
+                seen = places.look(settings, docker).files
+                if why := seen.refusal(source):
+                    raise DumpError(f"sqlite dump: {why}", hint=seen.advice(source))
+                _sqlite(source, directory / name)
             else:
                 _program(docker, dump, container, directory / name)
             entries.append(DumpEntry(dump.service, dump.kind, f"{relative}/{name}"))

@@ -191,7 +191,7 @@ def _dump(means: Means, stack: Stack, day: Day, work: _Work) -> None:
     day.discard(relative)
     if means.docker is not None and any(service.policy.dumps for service in stack.services):
         means.progress.step(f"{display(stack.name)}: dumping databases")
-        work.dumps, warnings = dumps.take(means.docker, stack, day.place(relative), relative)
+        work.dumps, warnings = dumps.take(means.docker, means.settings, stack, day.place(relative), relative)
         work.warnings += warnings
 
 

@@ -21,8 +21,9 @@ from stackward.core.staging_facts import within
 from stackward.steps import config_archives
 from stackward.steps.catalog import Artifact
 from stackward.steps.instance.drill_source import NotDerivableError
-from stackward.tools import archive
+from stackward.tools import archive, host_files
 from stackward.tools.compose_files import dependencies
+from stackward.tools.host_files import HostFiles
 
 EMPTY = "empty"  # beside what was unpacked: what begins empty
 _ROUNDS = 10  # what is named by what was named
@@ -75,6 +76,7 @@ class Unpacked:
     directory: Path
     stack: Stack
     name: str
+    seen: HostFiles
     tarball: _Archive
     capsule: _Archive | None
     warnings: list[str] = field(default_factory=list)
@@ -99,6 +101,9 @@ class Unpacked:
     def copy_of_now(self, original: str) -> bool:
         """Returns whether there is such a file. Through a link that leads out of the copy nothing is written."""
         place = self.mirror.place(original)
+        if why := self.seen.refusal(Path(original)):
+            self.warnings.append(why)
+            return False
         if not os.path.isfile(original) or not within(os.path.realpath(place), self.mirror.root):
             return False
         os.makedirs(os.path.dirname(place), exist_ok=True)
@@ -126,6 +131,7 @@ def place(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact, 
         Path(mirror.place(original)),
         stack,
         tarball.name.name,
+        host_files.here(settings, opened=(home,)),
         _Archive(partial(config_archives.opened, tarball.path)),
         capsule,
     )
@@ -139,7 +145,7 @@ def place(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact, 
     for _ in range(_ROUNDS):
         if not _take_named(found):
             break
-    for path in map(str, dependencies(found.directory).paths):
+    for path in map(str, dependencies(found.directory, seen=found.seen).paths):
         if within(path, docker_root) and not within(path, mirror.root) and os.path.isfile(path):
             found.warnings.append(f"{display(path)} is production's of now: it is named by its absolute path")
     return found
@@ -147,7 +153,7 @@ def place(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact, 
 
 def _take_named(found: Unpacked) -> bool:
     """Get what is named now and was not before; whether there was anything."""
-    named = {os.path.normpath(path) for path in dependencies(found.directory).paths}
+    named = {os.path.normpath(path) for path in dependencies(found.directory, seen=found.seen).paths}
     elsewhere = {path for path in named if not within(path, str(found.directory)) and within(path, found.mirror.root)}
     new = {found.mirror.original(path) for path in elsewhere} - found.asked
     for original in sorted(new):

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from stackward.config import Settings
-from stackward.core.artifacts import INCOMING_PREFIX
+from stackward.core.artifacts import incoming_name
 from stackward.core.model import Stack, Tree, TreeKind, display
 from stackward.core.staging import Move, Refusal
 from stackward.core.staging_facts import within
 from stackward.core.units import format_bytes
+from stackward.steps.appliance_id import owner
 from stackward.steps.instance import staging
 from stackward.steps.instance.drill_config import EMPTY, Unpacked
 from stackward.steps.instance.drill_source import NotDerivableError, Source
@@ -39,7 +40,8 @@ class Copy:
 
 
 def data_place(settings: Settings, run_id: str, number: int) -> Path:
-    return Path(os.path.realpath(settings.backup_root)) / f"{INCOMING_PREFIX}drill-{run_id}-{number}"
+    name = incoming_name(owner(settings), f"drill-{run_id}-{number}")
+    return Path(os.path.realpath(settings.backup_root)) / name
 
 
 def no_room(settings: Settings, source: Source, stack: str) -> str:
@@ -82,7 +84,7 @@ def read(data: Path, unpacked: Unpacked, source: Source) -> Copy:
     """
     stack, mirror = unpacked.stack, unpacked.mirror
     try:
-        model = compose.resolve(unpacked.directory)
+        model = compose.resolve(unpacked.directory, seen=unpacked.seen)
     except compose.ComposeError as error:
         why = mirror.said(error.message)
         raise NotDerivableError(f"Compose cannot read its backed-up compose file: {why}") from error

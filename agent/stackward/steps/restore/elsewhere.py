@@ -7,9 +7,7 @@ from pathlib import Path
 
 from stackward.core.errors import RefusedError
 from stackward.core.model import display
-from stackward.tools import filesystem
-
-_OWN = (Path("/tmp"), Path("/run"), Path("/dev/shm"))  # noqa: S108 what compose.yaml gives the container for itself
+from stackward.tools import filesystem, host_files
 
 
 def require_writable(to: Path) -> None:
@@ -27,8 +25,6 @@ def require_writable(to: Path) -> None:
 def warning(to: Path) -> str:
     """What is to be said of a restore that went to `to`, or ""."""
     table = filesystem.mounts()
-    if filesystem.mount_of(Path("/"), table).type != "overlay":
-        return ""
-    if filesystem.mount_of(Path(os.path.realpath(to)), table).point not in (Path("/"), *_OWN):
+    if not host_files.in_container(table) or not host_files.is_of_container(Path(os.path.realpath(to)), table):
         return ""
     return f"{display(to)} is inside the appliance's container, not on the host"
