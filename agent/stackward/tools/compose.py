@@ -122,6 +122,8 @@ def _config(
         problems = [text for level, text in said if level != "warning"] or [text for _level, text in said]
         raise ComposeError("\n".join(problems[-_LINES:]) or str(error)) from error
     said = [_plain(line) for line in done.stderr_tail.splitlines() if line.strip()]
+    if b"\\u0000" in answer.text:
+        raise ComposeError("it holds a NUL, which no path and no name can have")
     try:
         # Every "$" was doubled on output, in keys and values alike.
         model = json.loads(answer.text.replace(b"$$", b"$"))

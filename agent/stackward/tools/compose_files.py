@@ -103,12 +103,14 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def _is_of_use(root: yaml.Node) -> bool:
-    """Raises ValueError where aliases multiply: each costs nothing until the document is walked, or printed."""
+    """Raises ValueError where a text can be no name, or aliases multiply: each costs nothing until they are walked, or printed."""
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node) -> int:
         if id(node) in sizes:
             return sizes[id(node)]
+        if isinstance(node, yaml.ScalarNode) and not is_name(node.value):
+            raise ValueError("it holds a character that no name can have (NUL, or half of a pair)")
         sizes[id(node)] = _NODES + 1  # until it is known: a node within itself has no end
         parts = node.value if isinstance(node, (yaml.SequenceNode, yaml.MappingNode)) else ()
         total = 1
@@ -120,6 +122,22 @@ def _is_of_use(root: yaml.Node) -> bool:
         return total
 
     return size(root) > 0
+
+
+def is_name(text: str) -> bool:
+    """Whether the text can be (a part of) a path, or an argument of a command."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """As `Path.is_file`, also of a name that is too long for any file."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -137,7 +155,8 @@ def read_env_file(path: Path) -> dict[str, str]:
             value = value[1:end]
         else:
             value = re.split(r"\s+#", value, maxsplit=1)[0]
-        found[match[1]] = value
+        if is_name(value):
+            found[match[1]] = value
     return found
 
 
@@ -210,7 +229,7 @@ class _Walk:
 
     def _environment_files(self, paths: Sequence[Path]) -> None:
         self.candidates.extend(paths)
-        self.env_files.extend(path for path in paths if path.is_file() or self.host.refusal(path))
+        self.env_files.extend(path for path in paths if is_file(path) or self.host.refusal(path))
 
     def variables(self, env_file: Path) -> dict[str, str]:
         """Those of a file, which may be made of each other."""
