@@ -19,7 +19,7 @@ help:
 	@echo "  make check             format, lint, types, layers, unit tests: two minutes"
 	@echo "  make test              all of that and the tests on real Btrfs and real Docker hosts"
 	@echo "  make unit, make e2e    only these; ARGS='-k name -x' goes to pytest"
-	@echo "  make bench             measure against the usual tools, write docs/benchmarks.md"
+	@echo "  make bench             measure against the usual tools, write docs/benchmarks.md; ARGS=scrape: only that group"
 	@echo "  make lock              write the lock files for pyproject.toml; ARGS=--upgrade for newer versions"
 
 demo:
@@ -68,7 +68,7 @@ test: .venv/made
 
 bench: .venv/made
 	@$(HOST) tools
-	@PYTHONPATH=agent:tests $(PYTHON) -m bench
+	@PYTHONPATH=agent:tests $(PYTHON) -m bench $(ARGS)
 
 LOCK := .venv/lock/bin/uv pip compile --quiet $(ARGS) --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'

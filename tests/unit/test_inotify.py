@@ -40,7 +40,7 @@ def test_reading_ends_when_time_is_up(inotify, tmp_path):
     inotify.watch(tmp_path)
     begun = time.monotonic()
     assert inotify.read(0.05).events == ()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
 
 
 def test_names_that_are_not_utf_8_are_told_as_they_are(inotify, tmp_path):

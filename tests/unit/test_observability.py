@@ -103,9 +103,9 @@ class TestUrls:
         began = time.monotonic()
         with receivers.http(receivers.hangs) as slow, receivers.http(receivers.fine) as up:
             urls = [f"http://{slow.address}/", f"http://{up.address}/"]
-            answers = http.ask_all(urls, answer_seconds=1.5, pause_seconds=0)
-        assert list(answers.values()) == ["no answer within 2 s", ""]
-        assert time.monotonic() - began < 4
+            answers = http.ask_all(urls, answer_seconds=10, pause_seconds=0)
+        assert list(answers.values()) == ["no answer within 10 s", ""]
+        assert time.monotonic() - began < 60
 
     def test_user_and_password_go_into_a_header(self):
         seen = []
