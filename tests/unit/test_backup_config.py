@@ -91,8 +91,10 @@ def test_sha256sum_proves_it(host):
     assert host.listed() == [
         "configs-20261121_030000.tar.gz",
         "configs-20261121_030000.tar.gz.sha256",
+        "configs-20261121_030000.tar.gz.sha256.sig",
         "secrets-20261121_030000.tar.gz.age",
         "secrets-20261121_030000.tar.gz.age.sha256",
+        "secrets-20261121_030000.tar.gz.age.sha256.sig",
     ]
     for name in result.artifacts:
         subprocess.run(["sha256sum", "--check", "--strict", f"{name}.sha256"], cwd=host.backup, check=True)
@@ -105,9 +107,12 @@ def test_the_capsule_restores_secrets_with_age_and_tar_alone(host):
     host.stacks = [host.stack("shop", secret_files=(host.root / "shop" / ".env", outside))]
     result = host.run(age_recipients=(age.generate_key(host.key),))
     assert (result.outcome, result.stacks[0].reasons) == (Outcome.OK, ())
+    key = host.settings().state_dir / "signing/id_ed25519"
     assert host.secrets(result.artifacts[1]) == {
         "shop/.env": b"PASSWORD=hunter2\n",
         f".outside{outside}": b"TOKEN=1",
+        f".outside{key}": key.read_bytes(),
+        f".outside{key}.pub": key.with_name("id_ed25519.pub").read_bytes(),
     }
 
 
@@ -152,11 +157,13 @@ def test_the_second_run_of_a_second_gets_the_next_one(host):
 def test_leftovers_of_a_killed_run_are_removed(host):
     host.backup.joinpath(".incoming-config-configs-20261120_030000.tar.gz").write_text("half")
     host.backup.joinpath("configs-20261120_030000.tar.gz.sha256").write_text("no tarball")
+    host.backup.joinpath("configs-20261120_030000.tar.gz.sha256.sig").write_text("no tarball")
     host.backup.joinpath("notes.sha256").write_text("not ours")
     host.run()
     assert host.listed() == [
         "configs-20261121_030000.tar.gz",
         "configs-20261121_030000.tar.gz.sha256",
+        "configs-20261121_030000.tar.gz.sha256.sig",
         "notes.sha256",
     ]
 
@@ -170,7 +177,8 @@ def test_killed_at_any_point_nothing_half_made_is_listed(host, point):
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == 9
     assert catalog.catalog(host.settings(), NOW) == []
     result = host.run()
-    assert host.listed() == [result.artifacts[0], f"{result.artifacts[0]}.sha256"]
+    name = result.artifacts[0]
+    assert host.listed() == [name, f"{name}.sha256", f"{name}.sha256.sig"]
 
 
 def test_a_full_disk_fails_with_a_hint_and_leaves_nothing(host):

@@ -42,6 +42,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="show which stacks would be tried, from which backups, and whether there is room",
     )
+    parser.add_argument(
+        "--unsigned",
+        action="store_true",
+        help="also from a config backup that this appliance did not sign: what it says is run",
+    )
     parser.add_argument("--wait", action="store_true", help="wait for who is at work instead of exit code 75")
 
 
@@ -58,7 +63,9 @@ def run(arguments: Namespace, context: Context) -> int:
     with interruptible(), context.output.progress() as progress:
         for message in appliance.recover():
             progress.warn(message)
-        step = chores.drill_step(appliance, arguments.stacks, arguments.wanted, dry_run=arguments.dry_run)
+        step = chores.drill_step(
+            appliance, arguments.stacks, arguments.wanted, dry_run=arguments.dry_run, unsigned=arguments.unsigned
+        )
         result = appliance.runner.execute(
             JOB,
             step.work,

@@ -51,6 +51,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--missing", action="store_true", help="with config: only what is missing")
     parser.add_argument("--secrets", action="store_true", help="with config: the secrets as well")
+    parser.add_argument(
+        "--unsigned",
+        action="store_true",
+        help="with config: restore secrets from outside DOCKER_ROOT also where another appliance made the backup",
+    )
     parser.add_argument("--identity", type=Path, metavar="FILE", help="the age identity that opens the secrets")
     parser.add_argument("--force", action="store_true", help="although it is damaged, or Docker does not answer")
     parser.add_argument("--undo", action="store_true", help="put back what the last restore of it replaced")
@@ -88,8 +93,8 @@ def _chosen(
                 "--overwrite is for STACK:PATH", hint="`restore config` replaces what differs; --missing"
             )
         return "restore-config", lambda run: _config(arguments, appliance, run), (_CONFIG_RESOURCE,)
-    if arguments.stacks or arguments.secrets or arguments.identity or arguments.missing:
-        raise SettingsError("more STACKs, --secrets, --identity and --missing are for `restore config`")
+    if arguments.stacks or arguments.secrets or arguments.identity or arguments.missing or arguments.unsigned:
+        raise SettingsError("more STACKs, --secrets, --unsigned, --identity and --missing are for `restore config`")
     stack, path = stack_and_path(arguments.what, appliance)
     if arguments.overwrite and not path and arguments.to is None:
         refuse_overwrite(stack)
@@ -133,6 +138,7 @@ def _config(arguments: Namespace, appliance: Appliance, run: RunContext) -> JobR
         identity=arguments.identity,
         to=arguments.to,
         only_missing=arguments.missing,
+        unsigned=arguments.unsigned,
         force=arguments.force,
         dry_run=arguments.dry_run,
     )

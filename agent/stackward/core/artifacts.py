@@ -20,6 +20,7 @@ INDEX = "stackward.json"
 MOUNTS = ".mounts"
 DUMPS = ".dumps"
 CHECKSUM_SUFFIX = ".sha256"
+SIGNATURE_SUFFIX = ".sha256.sig"  # beside a config backup: who made it
 
 # Directory names that a stack cannot have, since a data backup uses them itself.
 RESERVED_STACK_NAMES = frozenset({MANIFEST, INDEX, MOUNTS, DUMPS})

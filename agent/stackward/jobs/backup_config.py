@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from stackward.config import Settings
-from stackward.core.artifacts import CHECKSUM_SUFFIX, config_name, incoming_name, parse_name, secrets_name
+from stackward.core.artifacts import (
+    CHECKSUM_SUFFIX,
+    SIGNATURE_SUFFIX,
+    config_name,
+    incoming_name,
+    parse_name,
+    secrets_name,
+)
 from stackward.core.errors import NO_ROOM, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
-from stackward.steps import backup_root
+from stackward.steps import backup_root, signing
 from stackward.steps.appliance_id import owner
 from stackward.steps.backup import config_files
 from stackward.steps.backup.config_files import LeftOut, Selection
@@ -118,7 +125,10 @@ def _make_capsule(settings: Settings, selection: Selection, stamp: datetime, pro
         with age.encrypting(settings.age_recipients, file) as sink:
             return archive.create(sink, settings.docker_root, members, threads=1, transform=_OUTSIDE)
 
-    written, unreadable = _write(incoming, selection.capsule_members, write)
+    # Among secrets from outside DOCKER_ROOT: the key that signs what this appliance makes, for the host that takes its place.
+    key = signing.key_file(settings)
+    own = [os.fsencode(os.path.realpath(path)) for path in (key, key.with_name(key.name + ".pub"))]
+    written, unreadable = _write(incoming, (*selection.capsule_members, *own), write)
     _publish(settings, name, manifest.hash_file(os.fsencode(incoming)))
     return _Made(name, os.path.getsize(settings.backup_root / name), written.warnings, unreadable)
 
@@ -162,13 +172,16 @@ def _writing(incoming: Path) -> Iterator[IO[bytes]]:
 
 
 def _publish(settings: Settings, name: str, sha256: str) -> None:
-    """The checksum first: a tarball that is listed can be verified, whenever the power goes."""
+    """The checksum and the signature first: a tarball that is listed can be verified, whenever the power goes."""
     incoming = _incoming(settings, name)
-    checksum = _incoming(settings, name + CHECKSUM_SUFFIX)
-    with _writing(checksum) as file:
-        file.write(manifest.format_line(sha256, os.fsencode(name)))
+    line = manifest.format_line(sha256, os.fsencode(name))
+    beside = {CHECKSUM_SUFFIX: line, SIGNATURE_SUFFIX: signing.sign(settings, line)}
+    for suffix, content in beside.items():
+        with _writing(_incoming(settings, name + suffix)) as file:
+            file.write(content)
     try:
-        filesystem.replace(checksum, settings.backup_root / (name + CHECKSUM_SUFFIX))
+        for suffix in beside:
+            filesystem.replace(_incoming(settings, name + suffix), settings.backup_root / (name + suffix))
         filesystem.sync_path(settings.backup_root)
         reach("config-checksum", settings.crash_point)
         filesystem.rename_new(incoming, settings.backup_root / name)
@@ -190,7 +203,7 @@ def _clean(settings: Settings) -> None:
     backup_root.clean_incoming(settings, incoming_name("", "config-"))
     names = set(os.listdir(settings.backup_root))
     for name in names:
-        subject = name.removesuffix(CHECKSUM_SUFFIX)
+        subject = name.removesuffix(SIGNATURE_SUFFIX).removesuffix(CHECKSUM_SUFFIX)
         if subject != name and subject not in names and parse_name(subject, settings.zone) is not None:
             os.unlink(settings.backup_root / name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network
@@ -86,8 +87,11 @@ def run(
     wanted: str | None = None,
     *,
     dry_run: bool = False,
+    unsigned: bool = False,
 ) -> JobResult:
     """Drill the named stacks, or every one that is backed up and does not say `off`. One's failure is its own.
+
+    Config backups that this appliance did not sign are drilled only with `unsigned`: they decide what is run.
 
     A stack that no instance can be derived of, or copied for, is skipped, and says why. The caller shares BACKUP_ROOT's lock.
 
@@ -111,7 +115,7 @@ def run(
         if alike := next(strangers.called_alike(stack.project + DRILL_SUFFIX, stacks), None):
             part = StackResult(stack.name, Outcome.SKIPPED, (str(alike),))
         else:
-            part, seen = _drill(means, means.docker, stack, artifacts, wanted, image, number)
+            part, seen = _drill(means, means.docker, stack, artifacts, wanted, image, number, unsigned=unsigned)
         parts.append(part)
         proofs[display(stack.name)] = list(seen.proofs)
         means.store.record_drill(
@@ -142,12 +146,14 @@ def _drill(
     wanted: str | None,
     image: str,
     number: int,
+    *,
+    unsigned: bool,
 ) -> tuple[StackResult, _Seen]:
     name = ""
     try:
         source = drill_source.choose(artifacts, stack, wanted)
         name = source.name
-        seen = _seen(means, docker, stack, artifacts, source, image, number)
+        seen = _seen(means, docker, stack, artifacts, source, image, number, unsigned=unsigned)
     except NotDerivableError as error:
         return StackResult(stack.name, Outcome.SKIPPED, (error.message,), artifact=name), _Seen()
     except (StackwardError, OSError) as error:
@@ -167,17 +173,21 @@ def _seen(
     source: Source,
     image: str,
     number: int,
+    *,
+    unsigned: bool,
 ) -> _Seen:
     """Lay the backup out, boot it, look, and remove every trace, whatever happens."""
     home = Path(os.path.realpath(means.settings.state_dir)) / "drills" / "instances" / stack.name
     data = drill_copy.data_place(means.settings, means.run_id, number)
     left = [Step("discard", str(home), str(data), project=stack.project + DRILL_SUFFIX)]
     try:
-        with means.undo.promised(f"drill of {stack.name}", left):
+        with means.undo.promised(f"drill of {stack.name}", left), ExitStack() as held:
             means.progress.step(f"{display(stack.name)}: laying out {source.name}")
             filesystem.remove_tree(home)
             drill_copy.place_data(means.settings, source, stack.name, data)
-            unpacked = drill_config.place(means.settings, artifacts, source.config, stack, home)
+            unpacked = drill_config.place(
+                means.settings, artifacts, source.config, stack, home, held, unsigned=unsigned
+            )
             means.reach("drill-placed")
             copy = drill_copy.read(data, unpacked, source)
             routes = staging_look.host_routes(means.settings, docker, image)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stackward.config import Settings
 from stackward.core import retention
-from stackward.core.artifacts import CHECKSUM_SUFFIX, ArtifactKind, incoming_name, parse_name
+from stackward.core.artifacts import CHECKSUM_SUFFIX, SIGNATURE_SUFFIX, ArtifactKind, incoming_name, parse_name
 from stackward.core.errors import RefusedError, StackwardError
 from stackward.core.model import JobResult, Keep, Outcome, Stack, display
 from stackward.core.progress import Progress
@@ -24,6 +24,7 @@ from stackward.steps.backup import day
 from stackward.steps.catalog import Artifact
 from stackward.steps.restore import kept
 from stackward.store import Store, Verified, is_damaged
+from stackward.tools import filesystem
 
 KEPT_AT_LEAST = timedelta(hours=24)  # also what another backup of the day replaced
 KEEP_LABEL = "stackward.backup.keep"
@@ -237,7 +238,8 @@ def _remove(removal: Removal, settings: Settings, store: Store, run_id: str, now
         return
     day.retire(artifact.path, _reached(settings), owner=owner(settings))
     if artifact.kind is not ArtifactKind.DATA:
-        artifact.checksum_path.unlink(missing_ok=True)
+        filesystem.remove(artifact.checksum_path)
+        filesystem.remove(artifact.path.with_name(artifact.name.name + SIGNATURE_SUFFIX))
     store.forget_verified(artifact.name.name)
 
 
@@ -249,11 +251,11 @@ def _remove_orphans(settings: Settings, now: datetime) -> None:
     """Checksums whose artifact went when a prune was killed. Younger ones may belong to what is just being made."""
     for entry in os.listdir(settings.backup_root):
         path: Path = settings.backup_root / entry
-        stem = entry.removesuffix(CHECKSUM_SUFFIX)
+        stem = entry.removesuffix(SIGNATURE_SUFFIX).removesuffix(CHECKSUM_SUFFIX)
         if stem == entry or parse_name(stem, settings.zone) is None or os.path.lexists(path.with_name(stem)):
             continue
         if now.timestamp() - os.lstat(path).st_mtime > KEPT_AT_LEAST.total_seconds():
-            path.unlink()
+            filesystem.remove(path)
 
 
 def _describe(removal: Removal) -> str:

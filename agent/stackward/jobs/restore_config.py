@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,28 +19,33 @@ from stackward.core.artifacts import ArtifactKind
 from stackward.core.errors import RefusedError, SettingsError, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, display
 from stackward.core.progress import Progress
-from stackward.steps import catalog, config_archives, verification
+from stackward.steps import catalog, config_archives, signing
 from stackward.steps.catalog import Artifact
 from stackward.steps.crashpoints import reach
 from stackward.steps.restore import config_restore, elsewhere, kept
 from stackward.steps.restore.config_restore import Item, State, Unit, above
 from stackward.steps.restore.restore_tree import carry_out
 from stackward.steps.undo import Undo
-from stackward.tools import archive, filesystem
+from stackward.tools import archive, beneath, filesystem, host_files, unpack
 from stackward.tools.docker import Docker
 
 SUBJECT = ""  # the configuration, among the records of what is kept
 _LISTED = 500
 
-_Opener = Callable[[], AbstractContextManager[IO[bytes]]]
-
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An archive to restore from, plain bytes when opened."""
+    """An archive to restore from, and the identity that opens it if it is a capsule."""
 
-    artifact: Artifact
-    open: _Opener
+    opened: config_archives.Opened
+    identity: Path
+
+    @property
+    def name(self) -> str:
+        return self.opened.artifact.name.name
+
+    def plain(self) -> AbstractContextManager[IO[bytes]]:
+        return self.opened.plain(self.identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class Request:
     `wanted` (a name or a date).
 
     `secrets` adds the capsule that was made with it, opened with `identity` (default: the appliance's own key). `to` is a new
-    or empty directory that takes DOCKER_ROOT's place. `only_missing` leaves files alone that differ.
+    or empty directory that takes DOCKER_ROOT's place. `only_missing` leaves files alone that differ. With `unsigned`, secrets
+    from outside DOCKER_ROOT are restored also from a capsule that this appliance did not sign.
     """
 
     wanted: str | None = None
@@ -67,6 +72,7 @@ class Request:
     identity: Path | None = None
     to: Path | None = None
     only_missing: bool = False
+    unsigned: bool = False
     force: bool = False
     dry_run: bool = False
 
@@ -89,21 +95,20 @@ def run(
         StackwardError: there is no such backup, or nothing of these stacks in it; or it failed, and what was there is there.
     """
     done = _Done([], [])
-    sources = _sources(settings, request, done, now)
-    for source in sources:
-        _verify(source.artifact, request, done, progress)
-    root = _root(settings, request)
-    planned = [_plan(source, root, request, progress) for source in sources]
-    items = list({item.place: item for plan in planned for item in plan.items}.values())
-    if not items:
-        wanted = ", ".join(map(display, request.stacks)) or "any stack"
-        raise StackwardError(f"{sources[0].artifact.name.name} holds nothing of {wanted}")
-    if request.secrets and request.stacks:
-        done.notes += _missing_outside(sources[-1], items)
-    if not request.dry_run and any(item.is_wanted for item in items):
-        _carry_out(planned, root, settings, undo, now, run_id, progress)
-        if request.to is not None and (warning := elsewhere.warning(root)):
-            done.warnings.append(warning)
+    with ExitStack() as held:
+        sources = _sources(settings, request, done, now, held)
+        root = _root(settings, request)
+        planned = [_plan(source, root, settings, request, progress) for source in sources]
+        items = list({item.place: item for plan in planned for item in plan.items}.values())
+        if not items:
+            wanted = ", ".join(map(display, request.stacks)) or "any stack"
+            raise StackwardError(f"{sources[0].name} holds nothing of {wanted}")
+        if request.secrets and request.stacks:
+            done.notes += _missing_outside(sources[-1], items)
+        if not request.dry_run and any(item.is_wanted for item in items):
+            done.warnings += _carry_out(planned, root, settings, undo, now, run_id, progress)
+            if request.to is not None and (warning := elsewhere.warning(root)):
+                done.warnings.append(warning)
     return _result(request, sources, items, done)
 
 
@@ -145,10 +150,11 @@ def _refuse_in_use(places: Sequence[Path], docker: Docker | None) -> None:
             )
 
 
-def _sources(settings: Settings, request: Request, done: _Done, now: datetime) -> list[_Source]:
+def _sources(settings: Settings, request: Request, done: _Done, now: datetime, held: ExitStack) -> list[_Source]:
     artifacts = catalog.catalog(settings, now)
     chosen = _choose([a for a in artifacts if a.kind is ArtifactKind.CONFIG], request.wanted)
-    found = [_Source(chosen, partial(config_archives.opened, chosen.path))]
+    identity = request.identity or settings.config_dir / config_archives.IDENTITY
+    found = [_opened(settings, chosen, request, done, identity, held)]
     if not request.secrets:
         done.notes.append("secrets are not in it: --secrets restores them from the capsule")
         return found
@@ -158,8 +164,25 @@ def _sources(settings: Settings, request: Request, done: _Done, now: datetime) -
     capsule = max(capsules, key=lambda artifact: artifact.name.when)
     if capsule.name.when != chosen.name.when:
         done.warnings.append(f"the secrets are those of {capsule.name.name}, the newest from before the tarball")
-    identity = request.identity or settings.config_dir / config_archives.IDENTITY
-    return [*found, _Source(capsule, partial(config_archives.opened_capsule, capsule.path, identity))]
+    return [*found, _opened(settings, capsule, request, done, identity, held)]
+
+
+def _opened(
+    settings: Settings, artifact: Artifact, request: Request, done: _Done, identity: Path, held: ExitStack
+) -> _Source:
+    """Raises RefusedError where it is damaged, unless `force`."""
+    found = held.enter_context(config_archives.opened(settings, artifact))
+    name = artifact.name.name
+    if found.warning:
+        done.notes.append(f"{name}: {found.warning}")
+    if not found.signer.trusted:
+        done.notes.append(f"{name} is signed by {found.signer}, not by this appliance")
+    if found.damage:
+        what = f"{name} is damaged: {found.damage}"
+        if not request.force:
+            raise RefusedError(what, hint="take an older one (`stackward list`), or --force to try all the same")
+        done.warnings.append(what)
+    return _Source(found, identity)
 
 
 def _choose(backups: Sequence[Artifact], wanted: str | None) -> Artifact:
@@ -175,17 +198,6 @@ def _choose(backups: Sequence[Artifact], wanted: str | None) -> Artifact:
     raise SettingsError(f"there is no config backup {display(wanted)}", hint=f"--from one of: {', '.join(dates[:7])}")
 
 
-def _verify(artifact: Artifact, request: Request, done: _Done, progress: Progress) -> None:
-    report = verification.check(artifact, progress)
-    done.notes += [f"{report.artifact}: {warning}" for warning in report.warnings]
-    if not report.damaged:
-        return
-    what = f"{report.artifact} is damaged: {report.findings[0].why}"
-    if not request.force:
-        raise RefusedError(what, hint="take an older one (`stackward list`), or --force to try all the same")
-    done.warnings.append(what)
-
-
 def _root(settings: Settings, request: Request) -> Path:
     if request.to is None:
         return Path(os.path.realpath(settings.docker_root))
@@ -196,22 +208,34 @@ def _root(settings: Settings, request: Request) -> Path:
     return root
 
 
-def _plan(source: _Source, root: Path, request: Request, progress: Progress) -> _Planned:
-    progress.step(f"comparing {source.artifact.name.name}")
+def _plan(source: _Source, root: Path, settings: Settings, request: Request, progress: Progress) -> _Planned:
+    progress.step(f"comparing {source.name}")
     wanted = {os.fsencode(stack) for stack in request.stacks}
-    with source.open() as plain:
-        compared = config_restore.compare(plain, root, wanted, outside=request.to is None)
+    with source.plain() as plain:
+        outside = _outside(source, settings, request)
+        compared = config_restore.compare(plain, root, wanted, outside, elsewhere=request.to is not None)
         items = config_restore.with_links(list(compared))
     if request.only_missing:
         items = [replace(i, state=State.LEFT) if i.state is State.CHANGED else i for i in items]
     return _Planned(source, tuple(items))
 
 
+def _outside(source: _Source, settings: Settings, request: Request) -> Callable[[Path], str] | None:
+    """Says of a file from outside DOCKER_ROOT why it is not restored; None where the archive holds none."""
+    if source.opened.artifact.kind is not ArtifactKind.SECRETS:
+        return None
+    if not source.opened.signer.trusted and not request.unsigned:
+        return lambda _place: f"{source.name} is signed by {source.opened.signer}: --unsigned restores it all the same"
+    seen = host_files.here(settings, opened=(signing.key_file(settings).parent,))
+    return seen.refusal
+
+
 def _missing_outside(capsule: _Source, items: Sequence[Item]) -> list[str]:
     """Secrets from outside DOCKER_ROOT are no one stack's: to name stacks leaves them out, which a stack may not start for."""
     chosen = {item.path for item in items}
-    with capsule.open() as plain:
-        paths = [member.name.removeprefix(b"./") for member, _ in archive.contents(plain) if not member.is_directory]
+    with capsule.plain() as plain:
+        members = (member for member, _ in archive.contents(plain) if not member.is_directory)
+        paths = [archive.plain_name(member.name) for member in members]
     outside = [path for path in paths if path.startswith(config_restore.OUTSIDE) and path not in chosen]
     places = [path.removeprefix(config_restore.OUTSIDE[:-1]) for path in outside]
     return [
@@ -229,8 +253,8 @@ def _carry_out(
     now: datetime,
     run_id: str,
     progress: Progress,
-) -> None:
-    """Unpack beside, then swap names. Whatever fails or kills this: the old files, or the new ones."""
+) -> list[str]:
+    """Unpack beside, then swap names. Whatever fails or kills this: the old files, or the new ones. Returns what was left out."""
     directory = settings.state_dir / "kept"
     kept.discard_unfinished(directory, SUBJECT)
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -240,14 +264,18 @@ def _carry_out(
         run=run_id,
         at=now.isoformat(),
         subject=SUBJECT,
-        what=f"restore of configuration from {planned[0].source.artifact.name.name}",
+        what=f"restore of configuration from {planned[0].source.name}",
         entries=config_restore.entries(units),
         directories=tuple(map(str, homes)),
     )
     kept.write(directory, record)
+    left_out: list[str] = []
     try:
         for home in homes:
-            _unpack(planned, [unit for unit in units if unit.home == home], home, progress)
+            left_out += _unpack(planned, [unit for unit in units if unit.home == home], home, root, settings, progress)
+        units = config_restore.unpacked(units)
+        record = replace(record, entries=config_restore.entries(units))
+        kept.write(directory, record)
         progress.step("swapping configuration")
         with undo.promised(record.what, config_restore.ways_back(units), only_on_error=True):
             carry_out(config_restore.moves_aside(units))
@@ -261,21 +289,37 @@ def _carry_out(
     for home in homes:
         filesystem.remove_tree(home / "new")
     kept.expire(directory, now)
+    return left_out
 
 
-def _unpack(planned: Sequence[_Planned], units: Sequence[Unit], home: Path, progress: Progress) -> None:
-    """Everything of `units` into `home`/new, durably."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _unpack(
+    planned: Sequence[_Planned], units: Sequence[Unit], home: Path, root: Path, settings: Settings, progress: Progress
+) -> list[str]:
+    """Everything of `units` into `home`/new, durably: each archive by itself, then the later ones into the first."""
     new = home / "new"
-    new.mkdir()
+    beneath.make_directories(new)
     paths = {unit.path for unit in units}
-    for plan in planned:
-        names = [item.member.name for item in plan.items if item.is_wanted and not paths.isdisjoint(above(item.path))]
-        progress.step(f"unpacking {plan.source.artifact.name.name}", total_files=len(names))
-        if names:
-            with plan.source.open() as plain:
-                archive.extract(plain, new, names)
+    room = max(0, filesystem.free_bytes(new) - settings.minimum_free_bytes)
+    left_out: list[unpack.LeftOut] = []
+    for number, plan in enumerate(planned):
+        wanted = {item.path for item in plan.items if item.is_wanted and not paths.isdisjoint(above(item.path))}
+        if not wanted:
+            continue
+        progress.step(f"unpacking {plan.source.name}", total_files=len(wanted))
+        alone = home / f"archive-{number}"
+        beneath.make_directories(alone)
+        with plan.source.plain() as plain:
+            left_out += unpack.unpack(
+                plain,
+                alone,
+                wanted.__contains__,
+                privileged=lambda path, member: config_restore.had_before(root, path, member),
+                most_bytes=room,
+            )
+        left_out += unpack.merge(alone, new)
+        filesystem.remove_tree(alone)
     filesystem.sync_filesystem(new)
+    return [f"{display(os.fsdecode(one.name))}: {one.why}" for one in left_out]
 
 
 def _result(request: Request, sources: Sequence[_Source], items: Sequence[Item], done: _Done) -> JobResult:
@@ -287,7 +331,7 @@ def _result(request: Request, sources: Sequence[_Source], items: Sequence[Item],
     if changed and request.to is None and not request.dry_run:
         done.notes.append("running containers go on with what they had: restart the stacks that changed")
     details: dict[str, Any] = {
-        "artifacts": [source.artifact.name.name for source in sources],
+        "artifacts": [source.name for source in sources],
         "dry_run": request.dry_run,
         "same": len(by_state[State.SAME]),
         "changed_stacks": tops,
@@ -305,6 +349,6 @@ def _result(request: Request, sources: Sequence[_Source], items: Sequence[Item],
         outcome=Outcome.WARN if warnings else Outcome.OK,
         reasons=tuple(warnings),
         counts=Counts(files=len(items), files_changed=len(changed)),
-        artifacts=tuple(source.artifact.name.name for source in sources),
+        artifacts=tuple(source.name for source in sources),
         details=details,
     )

@@ -244,7 +244,7 @@ class Lease:
         if again is None or again.key != found.key:
             return
         try:
-            os.rename(self.path, aside)
+            filesystem.replace(self.path, aside)
         except FileNotFoundError:
             return
         with suppress(OSError):

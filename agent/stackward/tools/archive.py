@@ -11,16 +11,18 @@ import os
 import re
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from isal import igzip, igzip_threaded, isal_zlib
 
+from stackward.core import posix_acl
 from stackward.core.errors import DamageError
 from stackward.tools import process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _BLOCK = 1 << 20
@@ -35,6 +37,10 @@ _HARMLESS = re.compile(
     r": (file changed as we read it|File shrank by \d+ bytes; padding with zeros|socket ignored)$"
 )
 _UNREADABLE = re.compile(r"(.*): (?:Cannot (?:open|stat|readlink|read)|Read error at byte \d+, [^:]*): [^:]*$")
+_TIME = re.compile(r"-?\d{1,9}(\d(\.\d{0,20})?)?|-?\d{1,9}\.\d{0,20}", re.ASCII)  # what fits a file, in nanoseconds
+_HEADER_BYTES = 16 << 20  # of one header: a name, a link or attributes
+_XATTR = "SCHILY.xattr."  # keywords of GNU tar and star
+_ACLS = {"SCHILY.acl.access": posix_acl.ACCESS, "SCHILY.acl.default": posix_acl.DEFAULT}
 _ESCAPES = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _SUMMARY = "Exiting with failure status due to previous errors"
 
@@ -58,7 +64,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One entry of a tarball. `kind` is tar's type flag as tarfile has it; `size` is that of the restored file."""
+    """One entry of a tarball. `kind` is tar's type flag as tarfile has it; `size` is that of the restored file.
+
+    `extended` are its extended attributes, access lists among them.
+    """
 
     name: bytes
     kind: bytes
@@ -66,9 +75,10 @@ class Member:
     mode: int
     uid: int
     gid: int
-    mtime: float
+    mtime_ns: int
     link: bytes
     device: tuple[int, int] = (0, 0)
+    extended: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def is_directory(self) -> bool:
@@ -112,27 +122,6 @@ def create(
     return Written(hashed.sha256.hexdigest(), hashed.count, warnings)
 
 
-def extract(source: IO[bytes], destination: Path, members: Iterable[bytes] | None = None) -> None:
-    """Unpack a .tar.gz (all of it, or exactly `members`) as it was: owners, modes, times, xattrs, ACLs, links, holes.
-
-    Existing files are replaced, never written into; existing directories keep their mode and owner until the end, when
-    they get those of the archive.
-
-    Raises:
-        CommandError: tar failed, also where the archive ended early or a member wasn't in it.
-    """
-    argv = ["tar", "--extract", "--gzip", "--file=-", *_KEEP, "--same-owner", "--preserve-permissions"]
-    argv += ["--quoting-style=escape", "--no-wildcards", "--directory", os.fspath(destination)]
-    with tempfile.NamedTemporaryFile() as names:
-        if members is not None:
-            names.writelines(name + b"\0" for name in members)
-            names.flush()
-            argv += [*_EXACT_NAMES[:-1], f"--files-from={names.name}"]
-        with process.fed(argv) as sink:
-            while chunk := source.read(_BLOCK):
-                sink.write(chunk)
-
-
 def members(source: IO[bytes]) -> Iterator[Member]:
     """Every member of a .tar.gz, in its order; the iterator ends only after the gzip checksum was right.
 
@@ -146,13 +135,31 @@ def members(source: IO[bytes]) -> Iterator[Member]:
 def contents(source: IO[bytes]) -> Iterator[tuple[Member, IO[bytes] | None]]:
     """As `members`, each regular file with its content, which can be read until the next one is asked for."""
     try:
-        with _gunzip(source) as plain, tarfile.open(fileobj=plain, mode="r|", bufsize=_BLOCK) as tar:
+        with _gunzip(source) as plain, tarfile.open(fileobj=plain, mode="r|", bufsize=_BLOCK, tarinfo=_Info) as tar:
             while (info := tar.next()) is not None:
                 cast("Any", tar).members.clear()  # it would remember all of them
                 yield _member(info), tar.extractfile(info) if info.isreg() else None
             _require_end(cast("IO[bytes]", tar.fileobj))
-    except (tarfile.TarError, igzip.BadGzipFile, _IsalError, EOFError, ValueError) as error:
+    except (tarfile.TarError, igzip.BadGzipFile, _IsalError, EOFError, ValueError, OverflowError, TypeError) as error:
         raise DamageError(f"the archive is damaged: {error}") from error
+
+
+class _Info(tarfile.TarInfo):
+    """A header that is read to memory only up to a size: a hostile archive may say any."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        if self.type in _IN_MEMORY and self.size > _HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+
+_IN_MEMORY = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 def _gunzip(source: IO[bytes]) -> IO[bytes]:
@@ -217,10 +224,36 @@ def _member(info: tarfile.TarInfo) -> Member:
         mode=info.mode & 0o7777,
         uid=info.uid,
         gid=info.gid,
-        mtime=float(info.mtime),
+        mtime_ns=_nanoseconds(info.pax_headers.get("mtime") or str(info.mtime)),
         link=os.fsencode(info.linkname),
         device=(info.devmajor, info.devminor),
+        extended=_extended(info.pax_headers),
     )
+
+
+def plain_name(name: bytes) -> bytes:
+    """A member's name without a leading `./` or a trailing slash; "" for the archive's own directory."""
+    while name.startswith(b"./"):
+        name = name[2:].lstrip(b"/")
+    name = name.rstrip(b"/") if name != b"/" else name
+    return b"" if name == b"." else name
+
+
+def _nanoseconds(text: str) -> int:
+    """Of a time in seconds, as pax has it. Raises ValueError, also for one that no file can have."""
+    if _TIME.fullmatch(text) is None:
+        raise ValueError(f"{text[:40]} is no time of a file")
+    return int(Decimal(text) * 1_000_000_000)
+
+
+def _extended(headers: Mapping[str, str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for key, value in headers.items():
+        if key in _ACLS:
+            found[_ACLS[key]] = posix_acl.from_text(value)
+        elif key.startswith(_XATTR) and (name := key.removeprefix(_XATTR)) not in _ACLS.values():
+            found[name] = value.encode("utf-8", "surrogateescape")
+    return found
 
 
 def _require_end(rest: IO[bytes]) -> None:

@@ -142,7 +142,12 @@ def _staging(appliance: Appliance, *, dry_run: bool = False) -> Step:
 
 
 def drill_step(
-    appliance: Appliance, names: Sequence[str] = (), wanted: str | None = None, *, dry_run: bool = False
+    appliance: Appliance,
+    names: Sequence[str] = (),
+    wanted: str | None = None,
+    *,
+    dry_run: bool = False,
+    unsigned: bool = False,
 ) -> Step:
     """Of the named stacks (none: of all that are backed up), from the backup that is `wanted` (None: each newest)."""
 
@@ -158,7 +163,7 @@ def drill_step(
             context.run_id,
             context.progress,
         )
-        return drill.run(means, appliance.discover().stacks, names, wanted, dry_run=dry_run)
+        return drill.run(means, appliance.discover().stacks, names, wanted, dry_run=dry_run, unsigned=unsigned)
 
     return Step("drill", work, (*COPIES_BACKUPS, Resource("drill")))
 

@@ -6,22 +6,22 @@ It lies below a directory that stands for `/`, so that a path like `../shared/ap
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 from stackward.config import Settings
 from stackward.core.artifacts import ArtifactKind
+from stackward.core.errors import DamageError
 from stackward.core.model import Stack, display
 from stackward.core.staging_facts import within
-from stackward.steps import config_archives
+from stackward.steps import config_archives, verified_copy
 from stackward.steps.catalog import Artifact
+from stackward.steps.config_archives import Opened
 from stackward.steps.instance.drill_source import NotDerivableError
-from stackward.tools import archive, host_files
+from stackward.tools import archive, beneath, filesystem, host_files, unpack
+from stackward.tools.beneath import LinkOnTheWayError
 from stackward.tools.compose_files import dependencies
 from stackward.tools.host_files import HostFiles
 
@@ -49,23 +49,35 @@ class Mirror:
 
 
 class _Archive:
-    """A tarball, or a capsule; it is looked into when something is first asked of it."""
+    """A tarball, or a capsule; it is looked into when something is first asked of it.
 
-    def __init__(self, opening: Callable[[], AbstractContextManager[IO[bytes]]]) -> None:
-        self._opening = opening
-        self._names: dict[bytes, bytes] = {}  # as they are written in it, and plain
+    What is asked for is unpacked into a directory of its own below `home`, and moved from there: what one archive holds leads
+    nothing of another one, or of an earlier question, astray.
+    """
 
-    def extract(self, base: Path, wanted: bytes) -> None:
-        """What is called so or lies in it, and the directories above."""
+    def __init__(self, opened: Opened, identity: Path, home: Path, room_bytes: int) -> None:
+        self._opened = opened
+        self._identity = identity
+        self._home = home
+        self._room_bytes = room_bytes
+        self._names: frozenset[bytes] = frozenset()
+
+    def extract(self, base: Path, wanted: bytes) -> list[str]:
+        """What is called so or lies in it, and the directories above; returns what was left out, in words."""
         if not self._names:
-            with self._opening() as source:
-                names = [member.name for member in archive.members(source)]
-            self._names = {name: name.removeprefix(b"./").rstrip(b"/") for name in names}
-        found = [name for name, path in self._names.items() if path == wanted or path.startswith(wanted + b"/")]
-        above = [name for name, path in self._names.items() if path and wanted.startswith(path + b"/")]
-        if found:
-            with self._opening() as source:
-                archive.extract(source, base, [*above, *found])
+            with self._opened.plain(self._identity) as source:
+                self._names = frozenset(archive.plain_name(member.name) for member in archive.members(source))
+        found = {path for path in self._names if path == wanted or path.startswith(wanted + b"/")}
+        if not found:
+            return []
+        found |= {path for path in self._names if path and wanted.startswith(path + b"/")}
+        alone = self._home / "archive"
+        beneath.make_directories(alone)
+        with self._opened.plain(self._identity) as source:
+            left_out = unpack.unpack(source, alone, found.__contains__, most_bytes=self._room_bytes)
+        left_out += unpack.merge(alone, base)
+        filesystem.remove_tree(alone)
+        return [f"{display(os.fsdecode(one.name))} is not in the drill: {one.why}" for one in left_out]
 
 
 @dataclass(slots=True)
@@ -87,9 +99,9 @@ class Unpacked:
         root = self.mirror.docker_root
         if original not in self.asked and within(original, root) and original != root:
             base, wanted = Path(self.mirror.place(root)), os.fsencode(os.path.relpath(original, root))
-            self.tarball.extract(base, wanted)
+            self.warnings += self.tarball.extract(base, wanted)
             if self.capsule is not None and (self.stack.secret_files or wanted != os.fsencode(self.stack.name)):
-                self.capsule.extract(base, wanted)
+                self.warnings += self.capsule.extract(base, wanted)
         self.asked.add(original)
         return os.path.lexists(self.mirror.place(original))
 
@@ -106,34 +118,56 @@ class Unpacked:
             return False
         if not os.path.isfile(original) or not within(os.path.realpath(place), self.mirror.root):
             return False
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        shutil.copy2(original, place)
-        owner = os.stat(original)
-        os.chown(place, owner.st_uid, owner.st_gid)
+        try:
+            beneath.make_directories(os.path.dirname(place), mode=0o755)
+            filesystem.remove(Path(place))
+            verified_copy.copy(Path(os.path.realpath(original)), Path(place))
+        except (LinkOnTheWayError, OSError) as error:
+            self.warnings.append(f"{display(original)} cannot be copied: {getattr(error, 'message', error)}")
+            return False
         return True
 
 
-def place(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact, stack: Stack, home: Path) -> Unpacked:
+def place(
+    settings: Settings,
+    artifacts: Sequence[Artifact],
+    tarball: Artifact,
+    stack: Stack,
+    home: Path,
+    held: ExitStack,
+    *,
+    unsigned: bool = False,
+) -> Unpacked:
     """Unpack the stack's directory with its secrets, and the files that its compose files name elsewhere.
 
+    The archives stay open until `held` is left. What others have made decides what is run, so the tarball must be signed by
+    this appliance (or a trusted signer), unless `unsigned`; so must the capsule, without which production's secrets are used.
+
     Raises:
-        NotDerivableError: the config backup does not hold the stack.
-        StackwardError: an archive is damaged.
+        NotDerivableError: the config backup does not hold the stack, or is not signed.
+        DamageError, StackwardError: an archive is damaged.
     """
     docker_root = os.path.realpath(settings.docker_root)
     mirror = Mirror(os.path.realpath(home / "root"), docker_root)
     home.mkdir(parents=True, mode=0o700)
     os.makedirs(mirror.place(docker_root))
     original = f"{docker_root}/{stack.name}"
-    capsule, why = _capsule(settings, artifacts, tarball)
+    opened = held.enter_context(config_archives.opened(settings, tarball))
+    if not opened.signer.trusted and not unsigned:
+        hint = f"the next one will be; or `stackward drill {display(stack.name)} --unsigned` trusts it as it is"
+        raise NotDerivableError(f"{tarball.name.name} is signed by {opened.signer}, not by this appliance: {hint}")
+    _require_sound(opened)
+    room = max(0, filesystem.free_bytes(home) - settings.minimum_free_bytes)
+    identity = settings.config_dir / config_archives.IDENTITY
+    secrets, why = _capsule(settings, artifacts, tarball, held, unsigned=unsigned)
     found = Unpacked(
         mirror,
         Path(mirror.place(original)),
         stack,
         tarball.name.name,
         host_files.here(settings, opened=(home,)),
-        _Archive(partial(config_archives.opened, tarball.path)),
-        capsule,
+        _Archive(opened, identity, home, room),
+        _Archive(secrets, identity, home, room) if secrets is not None else None,
     )
     if not found.take(original):
         raise NotDerivableError(f"{found.name} does not hold {display(stack.name)}")
@@ -167,7 +201,9 @@ def _take_secrets_of_now(found: Unpacked) -> None:
             found.copy_of_now(secret)
 
 
-def _capsule(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact) -> tuple[_Archive | None, str]:
+def _capsule(
+    settings: Settings, artifacts: Sequence[Artifact], tarball: Artifact, held: ExitStack, *, unsigned: bool
+) -> tuple[Opened | None, str]:
     """The one that belongs to the tarball, or why it cannot be had."""
     made = [a for a in artifacts if a.kind is ArtifactKind.SECRETS and a.name.when <= tarball.name.when]
     identity = settings.config_dir / config_archives.IDENTITY
@@ -176,4 +212,15 @@ def _capsule(settings: Settings, artifacts: Sequence[Artifact], tarball: Artifac
     if not identity.is_file():
         return None, f"{display(identity)} is not here to open the capsule"
     newest = max(made, key=lambda artifact: artifact.name.when)
-    return _Archive(partial(config_archives.opened_capsule, newest.path, identity)), ""
+    opened = held.enter_context(config_archives.opened(settings, newest))
+    if not opened.signer.trusted and not unsigned:
+        return None, f"{newest.name.name} is signed by {opened.signer}, not by this appliance"
+    _require_sound(opened)
+    return opened, ""
+
+
+def _require_sound(opened: Opened) -> None:
+    if opened.damage:
+        raise DamageError(
+            f"{opened.artifact.name.name} is damaged: {opened.damage}", hint="drill an older one with --from"
+        )
