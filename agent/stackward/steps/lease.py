@@ -276,7 +276,7 @@ class Lease:
             there = small_files.read(self.path, _BYTES, follow=False)
         except FileNotFoundError:
             return False
-        return (self._unfilled and not there) or _BEAT.sub(b"", there) == _BEAT.sub(b"", content)
+        return (self._unfilled and content.startswith(there)) or _BEAT.sub(b"", there) == _BEAT.sub(b"", content)
 
     def _renew(self, content: bytes, ending: threading.Event) -> None:
         beat, last = 0, time.monotonic()
