@@ -77,6 +77,41 @@ def test_no_program_in_it_gains_rights_and_all_of_it_has_limits(host):
         assert (int(service["mem_limit"]), service["pids_limit"]) == (memory, pids)
 
 
+WAIT_FOR_EVER = """
+import os, threading
+from pathlib import Path
+from stackward.tools import compose, process
+os.mkfifo("/tmp/compose.yaml")
+def look():
+    lines = [Path("/proc", pid, "cmdline").read_bytes() for pid in os.listdir("/proc") if pid.isdecimal()]
+    print("at work:", sum(line.split(bytes(1))[0].endswith(b"/docker-compose") for line in lines))
+threading.Timer(4, look).start()
+try:
+    process.run([*compose.command(), "-f", "/tmp/compose.yaml", "config"], time_limit_seconds=5)
+except process.TimeLimitError:
+    print("ended")
+{more}
+"""
+KILL_US = """
+threading.Timer(5, lambda: os.kill(os.getpid(), 9)).start()
+process.run([*compose.command(), "-f", "/tmp/compose.yaml", "config"])
+"""
+
+
+@pytest.mark.parametrize("more", ["", KILL_US], ids=["a limit", "our own death"])
+def test_docker_leaves_no_compose_behind_when_it_is_ended(host, more):
+    """`docker` runs Compose as a program of its own; here it waits for a pipe that nothing is written to."""
+    at_work = "grep -lazP '/docker-compose$' /proc/[0-9]*/cmdline"
+    try:
+        host.put(WAIT_FOR_EVER.format(more=more), "/opt/docker/wait.py")
+        done = host.run("docker exec stackward python -u /opt/docker/wait.py", check=False)
+        assert "at work: 1\nended" in done.stdout, done
+        assert (done.returncode != 0) is bool(more)
+        host.wait_until(f"! {at_work}", timeout=60)
+    finally:
+        host.run("rm -f /opt/docker/wait.py; docker exec stackward rm -f /tmp/compose.yaml")
+
+
 def test_root_file_system_is_read_only(host):
     done = host.run("docker exec stackward touch /usr/bin/intruder /opt/venv/intruder", check=False)
     assert done.stderr.count("Read-only file system") == 2

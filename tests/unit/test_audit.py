@@ -111,6 +111,18 @@ def test_a_stack_that_compose_cannot_read_is_an_error_and_the_others_are_looked_
     assert stacks["broken"]["lint_errors"]
 
 
+@pytest.mark.parametrize("name", ["compose.yaml", "base.yaml"])
+def test_no_file_of_the_appliances_own_is_linted_and_quoted(host, name):
+    (host.settings.config_dir / "age.key").write_text("services: {web: [AGE-SECRET-KEY-1PRECIOUS\n")
+    directory = host.stack("nosy", "services: {web: {extends: {file: base.yaml, service: x}}}", data__a="")
+    (directory / name).unlink(missing_ok=True)
+    (directory / name).symlink_to(host.settings.config_dir / "age.key")
+    run(host)
+    text = (host.settings.log_dir / audit.FILE).read_text()
+    assert "PRECIOUS" not in text
+    assert "belongs to the appliance itself" in text
+
+
 def test_values_of_labels_that_may_hold_secrets_are_left_out(host):
     run(host)
     assert "secret" not in (host.settings.log_dir / audit.FILE).read_text()

@@ -108,6 +108,8 @@ class TestStacks:
         (directory / name).symlink_to(host.settings.config_dir / "age.key")
         stack = host.found("nosy")
         assert stack.secret_files == ()
+        assert stack.unseen_secrets == ((directory / ".env",) if name == ".env" else ())
+        assert ("belongs to the appliance itself" in self.said(stack)) is (name in ("acme.json", ".env"))
         assert SECRET not in self.said(stack)
 
     @pytest.mark.parametrize(
@@ -171,9 +173,11 @@ def test_a_secret_outside_of_sight_is_told_and_what_lies_there_here_is_not_read(
     (stack / "token").write_text("x")
     model = {"secrets": {"a": {"file": str(image / "shadow")}, "b": {"file": str(stack / "token")}}}
     seen = HostFiles(visible=(tmp_path / "docker",))
-    found, refused = secrets.find(stack, model, [image / "none.env"], [], seen)
-    assert found == (stack / "token",)
-    assert set(refused) == {image / "shadow", image / "none.env"}
+    (stack / "acme.json").symlink_to(image / "shadow")
+    found = secrets.find(stack, model, [image / "none.env"], [], seen)
+    assert found.files == (stack / "token",)
+    assert set(found.unseen) == {image / "shadow", image / "none.env"}
+    assert found.strays == (stack / "acme.json",)
     assert f"`{image}:{image}`" in seen.advice(image / "shadow")
 
 

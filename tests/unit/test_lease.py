@@ -249,6 +249,15 @@ def test_what_a_killed_run_held_is_given_up_as_soon_as_its_appliance_looks(root)
     assert (root / LEASE).exists()
 
 
+def test_one_that_was_killed_before_it_could_say_who_it_is_does_not_block_its_own_next_run(root):
+    (root / LEASE).touch()
+    with pytest.raises(BusyError, match="cannot be read"):
+        taken(appliance(root, "beta"))
+    (appliance(root, "alpha").settings.state_dir / "lease-held").touch()
+    assert taken(appliance(root, "alpha")) == "alpha"
+    assert os.listdir(root) == []
+
+
 def test_on_another_disk_than_the_one_that_was_there_nothing_is_written(root):
     alpha = appliance(root, "alpha")
     backup_root.claim(alpha.settings, NOW)

@@ -146,6 +146,15 @@ def test_an_override_wins_and_lifts_what_it_speaks_of(host, stack):
     assert plan.model["name"] == "shop-staging"
 
 
+def test_an_override_that_is_a_link_to_the_appliances_own_is_not_read_and_quoted(host, stack):
+    (host.settings.config_dir / "age.key").write_text("services: {web: [AGE-SECRET-KEY-1PRECIOUS\n")
+    stack("shop", web())
+    (host.settings.docker_root / "shop/compose.staging.yaml").symlink_to(host.settings.config_dir / "age.key")
+    said = reasons(plan_of(host)["shop"])
+    assert "belongs to the appliance itself" in said
+    assert "PRECIOUS" not in said
+
+
 @pytest.mark.parametrize(
     ("override", "why"),
     [

@@ -6,8 +6,10 @@ values of variables, and of labels only those that are known to hold no secret.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from stackward.config import Settings
@@ -22,6 +24,7 @@ from stackward.tools import compose, compose_lint, filesystem
 from stackward.tools.compose_lint import Linted
 from stackward.tools.docker import Docker, DockerError
 from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
+from stackward.tools.host_files import HostFiles
 
 FILE = "docker-audit.json"
 
@@ -79,12 +82,20 @@ def observe(
     except (BridgeUnavailableError, BridgeError) as error:
         facts.missing.append(f"who listens on the host is not told: {error.message}")
     artifacts = coverage.backups(settings, now)
+    seen = places.look(settings, docker).files
     for stack in discovery.stacks:
         progress.step(f"looking at {display(stack.name)}")
         facts.covered[stack.name] = coverage.of_stack(stack, settings.volume, artifacts)
         files = () if compose.find_files(stack.directory) else _files_in_use(stack)
-        facts.linted[stack.name] = compose_lint.lint(stack.directory, files)
+        facts.linted[stack.name] = _linted(stack, files, seen)
     return facts
+
+
+def _linted(stack: Stack, files: Sequence[Path], seen: HostFiles) -> Linted:
+    """Unless a file that would be read, and quoted where it is no compose file, is not the stack's."""
+    paths = compose.dependencies(stack.directory, files, seen).paths
+    refused = next((path for path in paths if os.path.lexists(path) and seen.refusal(path)), None)
+    return Linted(errors=(seen.refusal(refused),)) if refused else compose_lint.lint(stack.directory, files)
 
 
 def find(discovery: Discovery, facts: Facts, now: datetime) -> list[Finding]:
@@ -132,7 +143,7 @@ def _images(docker: Docker, containers: Sequence[Container]) -> tuple[Image, ...
     )
 
 
-def _files_in_use(stack: Stack) -> list[Any]:
+def _files_in_use(stack: Stack) -> list[Path]:
     """Where Compose would find none: the files its containers were made from."""
     named = next((container.config_files for container in stack.containers if container.config_files), ())
     return [stack.directory / name for name in named]

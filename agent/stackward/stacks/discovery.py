@@ -156,7 +156,7 @@ def _stack(here: _Surroundings, directory: Path, resolved: resolving.Resolved) -
         project = containers[0].project
     opted_in, why, more = _decide(here, name, read)
     found, tree_problems = _trees(here, directory, read, containers, project)
-    secret_files, unseen = secrets.find(
+    secret = secrets.find(
         directory,
         model if not resolved.error else resolved.past or {},
         resolved.env_files,
@@ -177,12 +177,12 @@ def _stack(here: _Surroundings, directory: Path, resolved: resolving.Resolved) -
             *reading.problems,
             *more,
             *tree_problems,
-            *_unseen(name, unseen, here.host.files),
+            *_unseen(name, secret, here.host.files),
         ),
         containers=containers,
         resolved=not resolved.error,
-        secret_files=secret_files,
-        unseen_secrets=unseen,
+        secret_files=secret.files,
+        unseen_secrets=secret.unseen,
         compose_sha256="" if resolved.error else _digest(model),
         external_networks=_external_networks(model),
         raw={} if resolved.error else model,
@@ -212,10 +212,12 @@ def _problems(directory: Path, resolved: resolving.Resolved) -> list[Problem]:
     return problems
 
 
-def _unseen(name: str, paths: Sequence[Path], seen: HostFiles) -> list[Problem]:
-    """What is named as a secret and cannot be had is in no backup."""
+def _unseen(name: str, found: secrets.Found, seen: HostFiles) -> list[Problem]:
+    """What is named as a secret and cannot be had is in no backup; nor is what a mere link leads to."""
     return [
-        Problem(name, f"{seen.refusal(path)}: it is in no backup", seen.advice(path), key="secrets") for path in paths
+        Problem(name, f"{seen.refusal(path)}: it is in no backup", seen.advice(path), key=key)
+        for paths, key in ((found.unseen, "secrets"), (found.strays, ""))
+        for path in paths
     ]
 
 

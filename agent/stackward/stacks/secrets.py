@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +20,34 @@ _ENTRIES = 20_000
 _SKIPPED = frozenset({".git", "node_modules"})
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`files` are real paths of files that are there.
+
+    What is at the paths of the others here, if anything, is never read: of those that compose files name (`unseen`), and of
+    links in the stack's directory that are called like secrets (`strays`).
+    """
+
+    files: tuple[Path, ...]
+    unseen: tuple[Path, ...] = ()
+    strays: tuple[Path, ...] = ()
+
+
 def find(
     directory: Path, model: Mapping[str, Any], env_files: Iterable[Path], trees: Iterable[Path], host: HostFiles
-) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Real paths of files that are there: env files, files of `secrets:`, acme.json, private keys outside the trees.
-
-    And, as they are named, those that `host` refuses: what is at their paths here, if anything, is never read.
-    """
+) -> Found:
+    """Env files, files of `secrets:`, acme.json, private keys outside the trees."""
     declared = model.get("secrets") or {}
-    named = [Path(secret["file"]) for secret in declared.values() if isinstance(secret, dict) and secret.get("file")]
-    paths = dict.fromkeys([*env_files, directory / ".env", *named, *_keys(directory, frozenset(trees), host)])
-    refused = tuple(path for path in paths if host.refusal(path))
-    real = (Path(os.path.realpath(path)) for path in paths if path not in refused)
-    return tuple(sorted({path for path in real if path.is_file()}, key=os.fsencode)), refused
+    files = [Path(secret["file"]) for secret in declared.values() if isinstance(secret, dict) and secret.get("file")]
+    named = list(dict.fromkeys([*env_files, directory / ".env", *files]))
+    keys = list(_keys(directory, frozenset(trees), host))
+    refused = {path for path in (*named, *keys) if host.refusal(path)}
+    real = {Path(os.path.realpath(path)) for path in (*named, *keys) if path not in refused}
+    return Found(
+        tuple(sorted((path for path in real if path.is_file()), key=os.fsencode)),
+        tuple(path for path in named if path in refused),
+        tuple(path for path in keys if path in refused and path not in named),
+    )
 
 
 def _keys(directory: Path, trees: frozenset[Path], host: HostFiles) -> Iterator[Path]:

@@ -43,6 +43,7 @@ _SEEN = "lease-seen"
 _LOCAL = "backup-root lease"
 _HELD = "lease-held"  # while one is, so that what a killed run left is found without a look at a share that may hang
 _TRIES = 50
+_EMPTY = hashlib.sha256(b"").hexdigest()
 _BEAT = re.compile(rb'"beat": "\d{10}"')
 
 
@@ -92,12 +93,18 @@ class Lease:
             yield
             return
         with self.locks.hold(_LOCAL, what=job):
-            content = self._take(job, on_wait)
+            marker = self.settings.state_dir / _HELD
+            crashed = marker.exists()
+            marker.touch()
+            try:
+                content = self._take(job, on_wait, after_crash=crashed)
+            except BusyError:
+                marker.unlink()
+                raise
             if content is None:
+                marker.unlink()
                 yield
                 return
-            marker = self.settings.state_dir / _HELD
-            marker.touch()
             ending = threading.Event()
             renewing = threading.Thread(target=self._renew, args=(content, ending), name="lease", daemon=True)
             renewing.start()
@@ -124,8 +131,11 @@ class Lease:
         """Wait before it is tried again."""
         time.sleep(self.poll_seconds)
 
-    def _take(self, job: str, on_wait: Callable[[str], None]) -> bytes | None:
-        """Make the lease; returns what it says, or None where BACKUP_ROOT takes no new file."""
+    def _take(self, job: str, on_wait: Callable[[str], None], *, after_crash: bool) -> bytes | None:
+        """Make the lease; returns what it says, or None where BACKUP_ROOT takes no new file.
+
+        `after_crash`: a run of ours was killed that had one, or was about to: then an empty one that stays so is ours.
+        """
         content = self._content(job)
         try:
             for _ in range(_TRIES):
@@ -134,7 +144,10 @@ class Lease:
                 found = self.look()
                 if found is None:
                     continue
-                if found.appliance == appliance_id(self.settings):
+                if after_crash and found.key == _EMPTY:
+                    time.sleep(self.poll_seconds)
+                    self._remove(found)
+                elif found.appliance == appliance_id(self.settings):
                     self._remove(found)
                 elif self._is_dead(found, on_wait):
                     self._remove(found)
@@ -263,7 +276,7 @@ class Lease:
             there = small_files.read(self.path, _BYTES, follow=False)
         except FileNotFoundError:
             return False
-        return (self._unfilled and not there) or _BEAT.sub(b"", there) == _BEAT.sub(b"", content)
+        return (self._unfilled and content.startswith(there)) or _BEAT.sub(b"", there) == _BEAT.sub(b"", content)
 
     def _renew(self, content: bytes, ending: threading.Event) -> None:
         beat, last = 0, time.monotonic()

@@ -33,8 +33,7 @@ class HostFiles:
     """`visible` are the directories that are mounted from the host's at the same path.
 
     Where they are not known, the `table` of mounts says what the container has for itself; where it is empty, this process is
-    on the host itself, and all files are the host's. What is `closed` is
-    read for no stack, except what is `opened` in it.
+    on the host itself, and all files are the host's. What is `closed` is read for no stack, except what is `opened` in it.
     """
 
     table: tuple[Mount, ...] = ()

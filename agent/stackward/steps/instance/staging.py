@@ -25,9 +25,10 @@ from stackward.steps.backup.sources import NIGHTLY
 from stackward.steps.instance import strangers
 from stackward.steps.instance.place import Place
 from stackward.steps.instance.staging_look import look, sources
-from stackward.tools import compose, filesystem
+from stackward.tools import compose, filesystem, host_files
 from stackward.tools.compose_files import load_yaml
 from stackward.tools.docker import Docker
+from stackward.tools.host_files import HostFiles
 
 OVERRIDES = ("compose.staging.yaml", "compose.staging.yml")
 COMPOSE_FILE = "compose.yaml"
@@ -163,7 +164,8 @@ def derive(settings: Settings, docker: Docker | None, stack: Stack, place: Place
     derived = staging.derive(stack.raw, wish, facts)
     override = next((path for name in OVERRIDES if (path := stack.directory / name).is_file()), None)
     if override is not None:
-        derived = _merged(derived, override, stack, place, facts)
+        seen = host_files.here(settings, opened=(stack.directory, place.directory))
+        derived = _merged(derived, override, stack, place, facts, seen)
     refusals = (
         *strangers.in_the_way(settings, docker, place.project, derived.model),
         *derived.refusals,
@@ -209,10 +211,12 @@ def _by_hand(stack: Stack) -> Plan:
     return Plan(stack, stack.project, stack.directory, service=service, refusals=refusals)
 
 
-def _merged(derived: Derived, override: Path, stack: Stack, place: Place, facts: Facts) -> Derived:
+def _merged(derived: Derived, override: Path, stack: Stack, place: Place, facts: Facts, seen: HostFiles) -> Derived:
     """With the hand-written file over it: what it says wins, except over what would let it write to production."""
     name = display(override.name)
     base = place.directory / ".compose.base.yaml"
+    if why := seen.refusal(override):  # before it is read: what is wrong with it would be quoted
+        return replace(derived, refusals=(*derived.refusals, Refusal(f"{name} cannot be used: {why}")))
     try:
         said = load_yaml(override)
         place.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
