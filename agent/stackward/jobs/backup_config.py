@@ -23,10 +23,10 @@ from stackward.steps import backup_root
 from stackward.steps.backup import config_files
 from stackward.steps.backup.config_files import LeftOut, Selection
 from stackward.steps.crashpoints import reach
-from stackward.tools import age, archive, filesystem, manifest
+from stackward.tools import age, archive, filesystem, manifest, tar_writer
 
 NO_RECIPIENTS = "secrets are not backed up: set STACKWARD_AGE_RECIPIENTS"
-_OUTSIDE = "s,^/,.outside/,S"  # secrets outside DOCKER_ROOT lie below .outside/ in the capsule
+_OUTSIDE = b".outside"  # secrets outside DOCKER_ROOT lie below it in the capsule
 _LISTED = 200  # so many of what was left out are named in a result
 
 
@@ -115,7 +115,7 @@ def _make_capsule(settings: Settings, selection: Selection, stamp: datetime, pro
 
     def write(file: IO[bytes], members: Sequence[bytes]) -> archive.Written:
         with age.encrypting(settings.age_recipients, file) as sink:
-            return archive.create(sink, settings.docker_root, members, threads=1, transform=_OUTSIDE)
+            return archive.create(sink, settings.docker_root, members, threads=1, outside=_OUTSIDE)
 
     written, unreadable = _write(incoming, selection.capsule_members, write)
     _publish(settings, name, manifest.hash_file(os.fsencode(incoming)))
@@ -131,7 +131,7 @@ def _write(
         try:
             with _writing(incoming) as file:
                 written = write(file, [member for member in members if member not in unreadable])
-        except archive.UnreadableError as error:
+        except tar_writer.UnreadableError as error:
             if not set(error.names) - unreadable or not set(members).issuperset(error.names):
                 raise
             unreadable.update(error.names)

@@ -52,17 +52,12 @@ class TreeRoot:
             OSError: it cannot be opened.
         """
         try:
-            descriptor = beneath.open_path(os.path.basename(path), below=self._parent(path))
+            with looked_at(os.path.basename(path), self._parent(path)) as (descriptor, status):
+                if stat.S_ISREG(status.st_mode):
+                    return reopened(descriptor)
         except (beneath.LinkOnTheWayError, NotADirectoryError) as error:
             raise FileNotFoundError(errno.ENOENT, "no file any more", os.fsdecode(path)) from error
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # a socket, or a device without a driver
-                raise
-            raise FileNotFoundError(errno.ENOENT, "no file any more", os.fsdecode(path)) from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise FileNotFoundError(errno.ENOENT, "no file any more", os.fsdecode(path))
-        return descriptor
+        raise FileNotFoundError(errno.ENOENT, "no file any more", os.fsdecode(path))
 
     def close(self) -> None:
         if self._last is not None:
@@ -95,6 +90,23 @@ def opened(path: Path, *, live: bool = True) -> Iterator[TreeRoot]:
         yield root
     finally:
         root.close()
+
+
+@contextmanager
+def looked_at(name: bytes, directory: int) -> Iterator[tuple[int, os.stat_result]]:
+    """What has a name in an open directory, a link itself: a descriptor that opens nothing (O_PATH), and its status."""
+    if not name or b"/" in name or name in (b".", b".."):
+        raise ValueError(f"not a name in a directory: {name!r}")
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        yield descriptor, os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def reopened(descriptor: int) -> int:
+    """A regular file or directory that was looked at, opened for reading. It is that very one; no device starts."""
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def entries(directory: bytes, *, below: int) -> Iterator[tuple[os.DirEntry[str], bytes]]:

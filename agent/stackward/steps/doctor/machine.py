@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PROGRAMS = {
     "rsync": "copies data",
-    "tar": "makes config backups",
+    "tar": "restores config backups",
     "age": "encrypts secrets",
     "setpriv": "runs them all",
 }
