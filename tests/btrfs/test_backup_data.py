@@ -24,7 +24,7 @@ from stackward.steps.backup.day import read_index, rewrite_without
 from stackward.steps.sizes import cache_file
 from stackward.steps.undo import Undo
 from stackward.store import Store
-from stackward.tools import btrfs, filesystem
+from stackward.tools import btrfs, filesystem, tree_root
 from stackward.tools.locks import Locks
 
 pytestmark = pytest.mark.btrfs
@@ -691,7 +691,8 @@ def test_a_live_file_that_became_something_else_meanwhile_fails_nothing(tmp_path
         (live / "file").symlink_to("/etc/passwd")
     elif becomes == "directory":
         (live / "file").mkdir()
-    unseen.by_ctime(live, copy, shared, 0.0)
+    with tree_root.opened(live) as opened:
+        unseen.by_ctime(opened, copy, shared, 0.0)
     assert [(copy / name).read_text() for name in ("file", "other")] == ["old", "new"]
     assert (shared / "other").read_text() == "old"
 

@@ -11,7 +11,8 @@ import pytest
 
 from btrfs.test_backup_data import account, change, odd_tree, root  # noqa: F401 - a fixture
 from stackward.steps.backup import copying, day, second_pass
-from stackward.tools import filesystem, rsync
+from stackward.tools import beneath, filesystem, rsync
+from stackward.tools.tree_root import TreeRoot
 
 pytestmark = pytest.mark.btrfs
 
@@ -20,9 +21,13 @@ def plenty() -> float:
     return 600.0
 
 
+def live(tree: Path) -> TreeRoot:
+    return TreeRoot(tree, beneath.open_path(tree, beneath.DIRECTORY))
+
+
 def first_night(root: Path, source: Path) -> Path:  # noqa: F811
     made = day.begin(root, "data-2026-11-21", "one", None)
-    copying.first_pass(made, source, "a", None, ())
+    copying.first_pass(made, live(source), "a", None, ())
     final = root / "data-2026-11-21"
     made.path.rename(final)
     return final
@@ -39,9 +44,9 @@ def test_both_passes_give_what_the_tree_is(root: Path, tmp_path: Path, seed: int
     change(source, dice)
     made = day.begin(root, "data-2026-11-22", "two", base)
     began = filesystem.stamp()
-    first = copying.first_pass(made, source, "a", base, ())
+    first = copying.first_pass(made, live(source), "a", base, ())
     change(source, dice)
-    done = second_pass.copy(made, source, "a", (), first, began, plenty)
+    done = second_pass.copy(made, live(source), "a", (), first, began, plenty)
     assert account(made.path / "a") == account(source)
     assert account(base / "a") == before
     assert done.bytes == rsync.copy(source, tmp_path / "whole").bytes
@@ -58,7 +63,7 @@ def test_no_name_of_a_file_is_written_through(root: Path, tmp_path: Path, how: s
     before = account(base / "a")
     made = day.begin(root, "data-2026-11-22", "two", base)
     began = filesystem.stamp()
-    first = copying.first_pass(made, source, "a", base, ())
+    first = copying.first_pass(made, live(source), "a", base, ())
     if how == "mode":
         (source / "two").chmod(0o600)
     elif how == "owner":
@@ -69,7 +74,7 @@ def test_no_name_of_a_file_is_written_through(root: Path, tmp_path: Path, how: s
         (source / "two").write_text("something else")
     elif how == "one name less":
         (source / "one").unlink()
-    done = second_pass.copy(made, source, "a", (), first, began, plenty)
+    done = second_pass.copy(made, live(source), "a", (), first, began, plenty)
     assert account(base / "a") == before
     assert account(made.path / "a") == account(source)
     assert done.files_changed == {"nothing": 0}.get(how, done.files_changed)
@@ -88,7 +93,7 @@ def test_what_changes_between_the_passes_with_its_time_kept_is_copied(root: Path
     made = day.begin(root, "data-2026-11-22", "two", base)
     time.sleep(1.1)
     began = filesystem.stamp()
-    first = copying.first_pass(made, source, "a", base, ())
+    first = copying.first_pass(made, live(source), "a", base, ())
     if how == "directory":
         (source / "one").rename(source / "three")
         (source / "two").rename(source / "one")
@@ -97,7 +102,7 @@ def test_what_changes_between_the_passes_with_its_time_kept_is_copied(root: Path
         os.utime(source / "one/file", ns=(0, 0))
     if how == "content and mode":
         (source / "one/file").chmod(0o600)
-    second_pass.copy(made, source, "a", (), first, began, plenty)
+    second_pass.copy(made, live(source), "a", (), first, began, plenty)
     assert account(made.path / "a") == account(source)
     assert account(base / "a") == before
 
@@ -125,13 +130,13 @@ def test_what_becomes_something_else_leads_nowhere(root: Path, tmp_path: Path, k
     base = first_night(root, source)
     made = day.begin(root, "data-2026-11-22", "two", base)
     began = filesystem.stamp()
-    first = copying.first_pass(made, source, "a", base, ())
+    first = copying.first_pass(made, live(source), "a", base, ())
     if was == "directory":
         (source / "it/within").unlink()
         (source / "it").rmdir()
     else:
         (source / "it").unlink()
     make(is_now)
-    second_pass.copy(made, source, "a", (), first, began, plenty)
+    second_pass.copy(made, live(source), "a", (), first, began, plenty)
     assert account(made.path / "a") == account(source)
     assert sorted(os.listdir(outside)) == ["file", "within"]

@@ -21,6 +21,8 @@ NEEDS = {
     "FOWNER": "chmod 640 theirs",
     "FSETID": "chmod 2755 theirs && test -g theirs",
     "MKNOD": "mknod null c 1 3",
+    "SYS_CHROOT": "chroot / true",
+    "SETGID": "setpriv --clear-groups true",
     "SETFCAP": 'rsync -X capable copy && python -c \'import os; os.getxattr("copy", "security.capability")\'',
 }
 

@@ -12,6 +12,7 @@ from host.seed import APPLIANCE
 pytestmark = pytest.mark.e2e
 
 SERVICE = yaml.safe_load((CHECKOUT / "compose.yaml").read_text())["services"]["stackward"]
+FOR_TREES_IN_USE = ("SYS_CHROOT", "SETGID")
 BTRFS, PLAIN = "/srv/containers/odd", "/opt/docker/odd/data"
 # Everything about a file that a copy can lose. Devices are null's twin and a block device that nothing answers to.
 MAKE = r"""
@@ -95,6 +96,12 @@ def test_what_compose_grants_is_enough_and_nothing_more_is_granted(world):
 @pytest.mark.parametrize("right", SERVICE["cap_add"])
 def test_each_right_is_needed(world, right):
     others = [name for name in SERVICE["cap_add"] if name != right]
+    if right in FOR_TREES_IN_USE:
+        done = appliance(world, others, "backup", "--json")
+        assert done.returncode != 0, f"{right} is granted for nothing"
+        assert "SYS_CHROOT and SETGID" in done.stdout
+        assert appliance(world, SERVICE["cap_add"], "backup", "--json").returncode == 0
+        return
     place = f"/srv/containers/without-{right}"
     done = appliance(world, others, "restore", "odd", "--to", place, "--json")
     same = done.returncode == 0 and listing(world, f"{place}/data") == listing(world, PLAIN)

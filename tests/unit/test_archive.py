@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stackward.core.errors import DamageError
-from stackward.tools import archive
+from stackward.tools import archive, tar_writer
 from stackward.tools import unpack as unpacking
 
 ODD_NAMES = [
@@ -162,7 +162,7 @@ def test_a_file_that_changes_while_read_is_a_warning(tmp_path):
 def test_what_cannot_be_read_fails(tmp_path):
     (tmp_path / "file").write_text("")
     odd = b"file/\n\\ \xe9: \x01'"
-    with pytest.raises(archive.UnreadableError, match="Not a directory") as caught:
+    with pytest.raises(tar_writer.UnreadableError, match="Not a directory") as caught:
         archive.create(io.BytesIO(), tmp_path, [b"file/below", odd])
     assert set(caught.value.names) == {b"file/below", odd}
 
@@ -179,7 +179,7 @@ def test_absolute_names_can_be_put_below_a_prefix(tmp_path):
     (outside / "s").write_text("secret")
     os.symlink("/etc/passwd", outside / "l")
     names = [os.fsencode(outside / "s"), os.fsencode(outside / "l")]
-    data = pack(tmp_path, names, transform="s,^/,.outside/,S")
+    data = pack(tmp_path, names, outside=b".outside")
     found = list(archive.members(io.BytesIO(data)))
     assert [member.name for member in found] == [b".outside" + name for name in names]
     assert found[1].link == b"/etc/passwd"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hostile import flipped_for_link, flipping, make_victim
 from stackward.config import Settings
 from stackward.core import secret_names
 from stackward.core.model import Outcome, Policy, Stack, Tree, TreeKind
@@ -416,3 +417,25 @@ def test_the_page_about_config_backups_names_all_that_is_left_out_or_secret():
     words = {*map(os.fsdecode, config_files.REBUILT | config_files.SNAPSHOTS | secret_names.ALWAYS)}
     words |= {f"*{os.fsdecode(suffix)}" for suffix in (*secret_names.CONTAINERS, *secret_names.KEY_SUFFIXES)}
     assert [word for word in sorted(words) if f"`{word}`" not in page] == []
+
+
+def test_the_walk_follows_no_link_that_takes_a_directory_s_place(tmp_path: Path) -> None:
+    """What the victim's files are called, or whether they hold keys, is not the stack's to know."""
+    root = Root(tmp_path)
+    root.put("shop/d/own", "x")
+    victim = make_victim(tmp_path / "victim", ["of-others", "id_rsa"], KEY)
+    with flipped_for_link(root.path / "shop/d", victim):
+        for _ in range(200):
+            selection = root.select()
+            assert not any(
+                path.endswith((b"/of-others", b"/id_rsa")) for path in (*selection.members, *selection.secrets)
+            )
+
+
+def test_a_key_that_becomes_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    root.put("shop/tls.key", KEY)
+    os.mkfifo(root.path / "shop/pipe")
+    with flipping(root.path / "shop/tls.key", root.path / "shop/pipe"):
+        for _ in range(200):
+            root.select()

@@ -31,10 +31,10 @@ from stackward.steps.appliance_id import owner
 from stackward.steps.backup import config_files
 from stackward.steps.backup.config_files import LeftOut, Selection
 from stackward.steps.crashpoints import reach
-from stackward.tools import age, archive, filesystem, manifest
+from stackward.tools import age, archive, filesystem, manifest, tar_writer
 
 NO_RECIPIENTS = "secrets are not backed up: set STACKWARD_AGE_RECIPIENTS"
-_OUTSIDE = "s,^/,.outside/,S"  # secrets outside DOCKER_ROOT lie below .outside/ in the capsule
+_OUTSIDE = b".outside"  # secrets outside DOCKER_ROOT lie below it in the capsule
 _LISTED = 200  # so many of what was left out are named in a result
 
 
@@ -123,7 +123,7 @@ def _make_capsule(settings: Settings, selection: Selection, stamp: datetime, pro
 
     def write(file: IO[bytes], members: Sequence[bytes]) -> archive.Written:
         with age.encrypting(settings.age_recipients, file) as sink:
-            return archive.create(sink, settings.docker_root, members, threads=1, transform=_OUTSIDE)
+            return archive.create(sink, settings.docker_root, members, threads=1, outside=_OUTSIDE)
 
     # Among secrets from outside DOCKER_ROOT: the key that signs what this appliance makes, for the host that takes its place.
     key = signing.key_file(settings)
@@ -142,7 +142,7 @@ def _write(
         try:
             with _writing(incoming) as file:
                 written = write(file, [member for member in members if member not in unreadable])
-        except archive.UnreadableError as error:
+        except tar_writer.UnreadableError as error:
             if not set(error.names) - unreadable or not set(members).issuperset(error.names):
                 raise
             unreadable.update(error.names)

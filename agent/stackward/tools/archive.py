@@ -1,4 +1,4 @@
-"""Tarballs: GNU tar writes and extracts them, gzip is done in parallel, the checksum while writing.
+"""Tarballs: `tar_writer` writes them, GNU tar extracts them, gzip is done in parallel, the checksum while writing.
 
 The format is plain pax (`tar xzf` and Python's tarfile read it) with owners as numbers, xattrs, ACLs, hard links and
 holes. Member names are bytes relative to the base directory, without a leading `./`.
@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import tarfile
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -19,43 +19,24 @@ from isal import igzip, igzip_threaded, isal_zlib
 
 from stackward.core import posix_acl
 from stackward.core.errors import DamageError
-from stackward.tools import process
+from stackward.tools import beneath, tar_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 _BLOCK = 1 << 20
 _IsalError = cast("type[Exception]", isal_zlib.IsalError)
 _LEVEL = 2  # a sixth larger than gzip -6 makes it, for a tenth of the CPU time
-_KEEP = ("--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner")
-_EXACT_NAMES = ("--null", "--verbatim-files-from", "--no-unquote", "--no-recursion", "--files-from=-")
-# GNU tar's messages about a file that is being written to while it is read; the archive is sound nevertheless.
-_VANISHED = re.compile(r": (Cannot (stat|open): No such file or directory|File removed before we read it)$")
-_HARMLESS = re.compile(
-    rf"{_VANISHED.pattern}|: Warning: |"
-    r": (file changed as we read it|File shrank by \d+ bytes; padding with zeros|socket ignored)$"
-)
-_UNREADABLE = re.compile(r"(.*): (?:Cannot (?:open|stat|readlink|read)|Read error at byte \d+, [^:]*): [^:]*$")
 _TIME = re.compile(r"-?\d{1,9}(\d(\.\d{0,20})?)?|-?\d{1,9}\.\d{0,20}", re.ASCII)  # what fits a file, in nanoseconds
 _HEADER_BYTES = 16 << 20  # of one header: a name, a link or attributes
 _XATTR = "SCHILY.xattr."  # keywords of GNU tar and star
 _ACLS = {"SCHILY.acl.access": posix_acl.ACCESS, "SCHILY.acl.default": posix_acl.DEFAULT}
-_ESCAPES = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-_SUMMARY = "Exiting with failure status due to previous errors"
-
-
-class UnreadableError(process.CommandError):
-    """Some members could not be read; what was written is no whole archive. `names` are theirs."""
-
-    def __init__(self, argv: Sequence[str], said: Sequence[str], names: Sequence[bytes]) -> None:
-        super().__init__(argv, 2, "\n".join(said[-20:]))
-        self.names = tuple(names)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """`warnings` are tar's words for files that changed or vanished while they were read."""
+    """`warnings` tell of files that changed or vanished while they were read."""
 
     sha256: str
     bytes: int
@@ -95,31 +76,33 @@ def create(
     members: Iterable[bytes],
     *,
     threads: int = 2,
-    transform: str = "",
+    outside: bytes = b"",
     on_bytes: Callable[[int], None] | None = None,
 ) -> Written:
     """Write a .tar.gz of exactly `members` (directories come without what is in them) to an open file.
 
-    Where `transform` (a sed expression, as tar takes it) is given, names may be absolute. `on_bytes` hears how many
-    bytes of the uncompressed archive were made. The caller syncs the file.
+    None is read through a symbolic link. Where `outside` is given, names may be absolute, and are put below it. `on_bytes`
+    hears how many bytes of the uncompressed archive were made. The caller syncs the file.
 
     Raises:
-        UnreadableError: tar could not read members for another reason than that they were gone.
-        CommandError: tar failed.
-        OSError: the destination is full or broken.
+        UnreadableError: members could not be read for another reason than that they were gone.
+        OSError: the destination is full or broken, or `base` cannot be opened.
     """
-    argv = ["tar", "--create", "--file=-", "--format=posix", "--pax-option=delete=atime,delete=ctime", "--sparse"]
-    argv += [*_KEEP, "--quoting-style=escape", *([f"--transform={transform}", "--absolute-names"] if transform else [])]
-    argv += ["--directory", os.fspath(base), *_EXACT_NAMES]
     hashed = _HashingWriter(destination)
-    with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as errors:
-        names.writelines(name + b"\0" for name in members)
-        names.seek(0)
-        with process.piped(argv, stdin=names, ok=(0, 1, 2), stderr=errors) as output:
-            _compress(output, hashed, threads, on_bytes)
-        errors.seek(0)
-        warnings = _judge(argv, errors.read().decode("utf-8", "backslashreplace").splitlines())
-    return Written(hashed.sha256.hexdigest(), hashed.count, warnings)
+    open_parallel: Any = igzip_threaded.open
+    with (
+        beneath.opened(os.path.realpath(base), beneath.DIRECTORY) as root,
+        open_parallel(hashed, "wb", compresslevel=_LEVEL, threads=threads, block_size=_BLOCK) as packed,
+    ):
+
+        def write(data: bytes) -> None:
+            packed.write(data)
+            if on_bytes is not None:
+                on_bytes(len(data))
+
+        writer = tar_writer.Writer(root, write, outside)
+        writer.add_all(members)
+    return Written(hashed.sha256.hexdigest(), hashed.count, tuple(writer.warnings))
 
 
 def members(source: IO[bytes]) -> Iterator[Member]:
@@ -167,15 +150,6 @@ def _gunzip(source: IO[bytes]) -> IO[bytes]:
     return opened
 
 
-def _compress(source: IO[bytes], sink: _HashingWriter, threads: int, on_bytes: Callable[[int], None] | None) -> None:
-    open_parallel: Any = igzip_threaded.open
-    with open_parallel(sink, "wb", compresslevel=_LEVEL, threads=threads, block_size=_BLOCK) as packed:
-        while chunk := source.read(_BLOCK):
-            packed.write(chunk)
-            if on_bytes is not None:
-                on_bytes(len(chunk))
-
-
 class _HashingWriter:
     """A file that knows the SHA-256 and the number of the bytes that went into it."""
 
@@ -192,28 +166,6 @@ class _HashingWriter:
 
     def flush(self) -> None:
         self._file.flush()
-
-
-def _judge(argv: list[str], lines: list[str]) -> tuple[str, ...]:
-    """What tar said, if all of it is harmless. Raises UnreadableError or CommandError otherwise."""
-    said = [line.removeprefix("tar: ") for line in lines if not line.endswith(_SUMMARY)]
-    fatal = [line for line in said if not _HARMLESS.search(line)]
-    named = [match for match in map(_UNREADABLE.match, fatal) if match]
-    if fatal and len(named) == len(fatal):
-        raise UnreadableError(argv, fatal, sorted({_unquote(match[1]) for match in named}))
-    if fatal:
-        raise process.CommandError(argv, 2, "\n".join(fatal[-20:]))
-    return tuple(_VANISHED.sub(": vanished while it was read", line) for line in said)
-
-
-def _unquote(name: str) -> bytes:
-    """The bytes of a name that tar quoted in its style `escape`."""
-
-    def plain(match: re.Match[bytes]) -> bytes:
-        code = match[1]
-        return bytes([int(code, 8)]) if code.isdigit() else _ESCAPES.get(code, code)
-
-    return re.sub(rb"\\([0-7]{3}|.)", plain, name.encode())
 
 
 def _member(info: tarfile.TarInfo) -> Member:
@@ -247,11 +199,14 @@ def _nanoseconds(text: str) -> int:
 
 
 def _extended(headers: Mapping[str, str]) -> dict[str, bytes]:
+    """Extended attributes; access lists as attributes where they are there so, else from their text if that has numbers."""
     found: dict[str, bytes] = {}
+    for key, name in _ACLS.items():
+        with suppress(ValueError):
+            found[name] = posix_acl.from_text(headers.get(key) or "-")
     for key, value in headers.items():
-        if key in _ACLS:
-            found[_ACLS[key]] = posix_acl.from_text(value)
-        elif key.startswith(_XATTR) and (name := key.removeprefix(_XATTR)) not in _ACLS.values():
+        if key.startswith(_XATTR):
+            name = key.removeprefix(_XATTR).replace("%3D", "=").replace("%25", "%")
             found[name] = value.encode("utf-8", "surrogateescape")
     return found
 

@@ -14,8 +14,7 @@ import shutil
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,44 +290,6 @@ def sorted_entries(directory: bytes) -> list[os.DirEntry[bytes]]:
             return sorted(entries, key=lambda e: e.name + b"/" if e.is_dir(follow_symlinks=False) else e.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def names_of(
-    root: bytes, files: AbstractSet[tuple[int, int]], goes_on: Callable[[], None] = lambda: None
-) -> Iterator[bytes]:
-    """Every path, relative to `root`, of these files (device and inode); what cannot be read is passed over.
-
-    `goes_on` is called for every directory, and may raise.
-    """
-    inodes = {inode for _, inode in files}
-    todo = [b""]
-    while todo:
-        directory = todo.pop()
-        goes_on()
-        with suppress(OSError), os.scandir(root + b"/" + directory) as entries:
-            for entry in entries:
-                path = directory + b"/" + entry.name if directory else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    todo.append(path)
-                elif entry.inode() in inodes and (entry.stat(follow_symlinks=False).st_dev, entry.inode()) in files:
-                    yield path
-
-
-def count_files(path: Path, *, enough: int) -> int:
-    """Regular files below `path`, counted no further than `enough`. What cannot be read counts as nothing."""
-    count = 0
-    todo = [os.fsencode(path)]
-    while todo and count < enough:
-        try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        todo.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        count += 1
-        except OSError:
-            continue
-    return count
 
 
 def _unescape(field: bytes) -> bytes:

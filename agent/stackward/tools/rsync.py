@@ -15,7 +15,8 @@ from pathlib import Path
 
 from stackward.core.errors import AttributeTooLargeError, DiskFullError
 from stackward.core.model import display
-from stackward.tools import filesystem, process
+from stackward.tools import filesystem, process, rsync_jail
+from stackward.tools.tree_root import TreeRoot
 
 # Without --modify-window=-1 rsync compares whole seconds, and misses a page rewritten within the second of the last copy.
 # X twice: also the attributes that some other rsync's --fake-super keeps owners in.
@@ -74,7 +75,7 @@ class TooManyLinksError(process.CommandError):
 
 
 def copy(
-    source: Path,
+    source: Path | TreeRoot,
     target: Path,
     *,
     link_to: Path | None = None,
@@ -87,6 +88,8 @@ def copy(
     time_limit_seconds: float | None = None,
 ) -> Transfer:
     """Make `target` (created where missing) equal to `source`, both directories.
+
+    From a `TreeRoot` it is the open directory that is read, and nothing outside of it while it is live.
 
     With `link_to`, a file that is the same there becomes a hard link to it; `target` must be empty then, since rsync would
     write changed attributes through existing links. `on_progress` gets bytes and files copied so far; with `known`, the files
@@ -121,7 +124,11 @@ def copy(
 
 
 def copy_named(
-    source: Path, target: Path, paths: Collection[bytes], *options: str, time_limit_seconds: float | None = None
+    source: Path | TreeRoot,
+    target: Path,
+    paths: Collection[bytes],
+    *options: str,
+    time_limit_seconds: float | None = None,
 ) -> int:
     """Copy what is at these paths (relative to both), directories without what is in them. Returns how many bytes it wrote.
 
@@ -151,7 +158,7 @@ def _looked_at(progress: re.Match[bytes], files: int, size_bytes: int) -> int:
 
 
 def differences(
-    source: Path,
+    source: Path | TreeRoot,
     target: Path,
     *,
     filters: Sequence[str] = (),
@@ -185,19 +192,17 @@ def _base(target: Path, link_to: Path | None, filters: Sequence[str], *, delete:
 
 def _run(
     argv: list[process.Argument],
-    source: Path,
+    source: Path | TreeRoot,
     target: Path,
     *,
     stdin: bytes | None,
     on_stdout: Callable[[bytes], None],
     time_limit_seconds: float | None,
 ) -> process.Completed:
-    ends: list[process.Argument] = ["--", os.fsencode(source) + b"/", os.fsencode(target) + b"/"]
     began = time.monotonic()
 
     def once(limit: float | None) -> process.Completed:
-        whole = argv + ends
-        return process.run(whole, stdin=stdin, ok=(0, _VANISHED), on_stdout=on_stdout, time_limit_seconds=limit)
+        return _once(argv, source, target, stdin=stdin, on_stdout=on_stdout, limit=limit)
 
     try:
         try:
@@ -214,6 +219,36 @@ def _run(
         if _TOO_MANY_LINKS.search(error.stderr_tail):
             raise TooManyLinksError(argv, error.returncode, error.stderr_tail) from error
         raise
+
+
+def _once(
+    argv: list[process.Argument],
+    source: Path | TreeRoot,
+    target: Path,
+    *,
+    stdin: bytes | None,
+    on_stdout: Callable[[bytes], None],
+    limit: float | None,
+) -> process.Completed:
+    def run(whole: list[process.Argument], cwd: Path | None) -> process.Completed:
+        return process.run(
+            whole, stdin=stdin, cwd=cwd, ok=(0, _VANISHED), on_stdout=on_stdout, time_limit_seconds=limit
+        )
+
+    to = os.fsencode(os.path.abspath(target)) + b"/"
+    if not isinstance(source, TreeRoot):
+        return run([*argv, "--", os.fsencode(source) + b"/", to], None)
+    here = Path(
+        f"/proc/self/fd/{source.descriptor}"
+    )  # in the child: it changes there before its descriptors are closed
+    if not source.live:
+        return run([*argv, "--", "./", to], here)
+    with rsync_jail.options() as jail:
+        try:
+            return run([*argv, *jail, "--", rsync_jail.MODULE, to], here)
+        except process.CommandError as error:
+            plain = [*argv, "--", os.fsencode(source.path) + b"/", to]
+            raise rsync_jail.explained(error, plain, source) from error
 
 
 def _statistic(pattern: re.Pattern[bytes], output: bytearray) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackward.core import gitignore
@@ -24,6 +25,8 @@ from stackward.core.units import format_bytes
 from stackward.steps.backup import sources
 from stackward.steps.backup.config_named import Named, named_by_stacks
 from stackward.steps.restore import kept
+from stackward.tools import beneath, tree_root
+from stackward.tools.tree_root import TreeRoot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,9 +71,10 @@ def select(settings: Settings, stacks: Sequence[Stack]) -> Selection:
     named = named_by_stacks(settings, stacks)
     ours = [settings.volume / name for name in (sources.OURS, sources.NIGHTLY)]
     ours += kept.places_of_ours(settings.state_dir / "kept")
-    walk = _Walk(named, settings.config_size_limit, frozenset(map(os.fsencode, ours)))
-    walk.run()
-    return walk.selection()
+    with tree_root.opened(Path(os.fsdecode(named.root))) as root:
+        walk = _Walk(named, root, settings.config_size_limit, frozenset(map(os.fsencode, ours)))
+        walk.run()
+        return walk.selection()
 
 
 @dataclass(slots=True)
@@ -78,7 +82,7 @@ class _Frame:
     """A directory that is being walked. `mark` and `secret_mark` say what to forget if it turns out too large."""
 
     path: bytes  # "" for DOCKER_ROOT
-    entries: Iterator[os.DirEntry[bytes]]
+    entries: Iterator[tuple[bytes, os.stat_result | OSError]]
     device: int
     removable: bool
     rules: tuple[tuple[bytes, tuple[gitignore.Rule, ...]], ...]  # (directory, its rules), the deepest last
@@ -92,6 +96,7 @@ class _Frame:
 @dataclass(slots=True)
 class _Walk:
     named: Named
+    root: TreeRoot
     size_limit: int
     ours: frozenset[bytes]
     members: list[bytes] = field(default_factory=list)
@@ -102,8 +107,7 @@ class _Walk:
     total_bytes: int = 0
 
     def run(self) -> None:
-        root = os.lstat(self.named.root + b"/.")
-        frames = [self._frame(b"", root, None)]
+        frames = [self._frame(b"", None)]
         while frames:
             frame = frames[-1]
             entry = next(frame.entries, None)
@@ -111,17 +115,19 @@ class _Walk:
                 frames.pop()
                 self._add_size(frames, frame.bytes)
                 continue
-            path = frame.path + b"/" + entry.name if frame.path else entry.name
+            name, found = entry
+            path = frame.path + b"/" + name if frame.path else name
             try:
-                found = entry.stat(follow_symlinks=False)
+                if isinstance(found, OSError):
+                    raise found
                 if stat.S_ISDIR(found.st_mode):
                     below = self._directory(frame, path, found)
                     if below is not None:
                         frames.append(below)
                 else:
                     self._add_size(frames, self._file(frame, path, found))
-            except FileNotFoundError:
-                continue  # gone since it was listed
+            except (FileNotFoundError, beneath.LinkOnTheWayError):
+                continue  # gone since it was listed, or its directory is
             except OSError as error:
                 self._leave_out(path, f"cannot be read: {error.strerror}", Outcome.FAILED)
 
@@ -133,10 +139,11 @@ class _Walk:
         members = tuple(path for path in self.members if path not in taken)
         return Selection(members, tuple(secrets), tuple(self.left_out), self.files_left_out, self.total_bytes)
 
-    def _frame(self, path: bytes, found: os.stat_result, above: _Frame | None) -> _Frame:
-        with os.scandir(self.named.absolute(path)) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-        names = {entry.name for entry in entries}
+    def _frame(self, path: bytes, above: _Frame | None) -> _Frame:
+        with beneath.opened(path, beneath.DIRECTORY, below=self.root.descriptor) as directory:
+            device = os.fstat(directory).st_dev
+            entries = sorted((os.fsencode(name), _status(name, directory)) for name in os.listdir(directory))
+        names = {name for name, _ in entries}
         own_repository = above is not None and (above.own_repository or b".git" in names)
         rules = above.rules if above is not None else ()
         if b".gitignore" in names and not own_repository and (above is None or rules or self.named.in_git):
@@ -144,7 +151,7 @@ class _Walk:
         return _Frame(
             path=path,
             entries=iter(entries),
-            device=found.st_dev,
+            device=device,
             removable=above is not None and path not in self.named.stack_directories,
             rules=rules,
             own_repository=own_repository,
@@ -155,10 +162,8 @@ class _Walk:
 
     def _read_rules(self, path: bytes) -> tuple[gitignore.Rule, ...]:
         """As git, which follows no symlink here."""
-        file = self.named.absolute(path + b"/.gitignore" if path else b".gitignore")
         try:
-            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(descriptor, "rb") as opened:
+            with open(self.root.open_file(path + b"/.gitignore" if path else b".gitignore"), "rb") as opened:
                 return gitignore.parse(opened.read(_IGNORE_FILE_BYTES))
         except OSError:
             return ()
@@ -186,7 +191,7 @@ class _Walk:
         elif not is_stack and self._is_elsewhere(frame, full, found):
             self._leave_out(path, *self._unless_named(full, "another file system or subvolume"))
         else:
-            below = self._frame(path, found, frame)
+            below = self._frame(path, frame)
             self.members.append(path)
             return below
         return None
@@ -197,7 +202,7 @@ class _Walk:
         full = self.named.absolute(path)
         if stat.S_ISSOCK(found.st_mode) or name == b".git" or full in self.ours:
             return 0
-        if full in self.named.secrets or frame.secret or is_secret_name(name) or _holds_key(full, name, found):
+        if full in self.named.secrets or frame.secret or is_secret_name(name) or self._holds_key(path, name, found):
             self.secrets.append(path)
             return 0
         if _ignored(frame, path, is_directory=False):
@@ -213,6 +218,12 @@ class _Walk:
             self._leave_out(path, "a symlink: what it points to is not in the config backup", Outcome.WARN)
         self.members.append(path)
         return size
+
+    def _holds_key(self, path: bytes, name: bytes, found: os.stat_result) -> bool:
+        if not stat.S_ISREG(found.st_mode) or not may_be_key(name):
+            return False
+        with open(self.root.open_file(path), "rb") as file:
+            return has_private_key(file.read(HEAD_BYTES))
 
     def _add_size(self, frames: list[_Frame], size: int) -> None:
         """Count, and drop the innermost directory once it is too large for one that nobody named."""
@@ -244,7 +255,7 @@ class _Walk:
         """Another name of a secret file holds the same secret."""
         inodes = set()
         for path in self.secrets:
-            found = _lstat(self.named.absolute(path))
+            found = self.root.status(path)
             if found is not None and found.st_nlink > 1:
                 inodes.add((found.st_dev, found.st_ino))
         self.secrets += [path for path, inode in self.linked.items() if inode in inodes]
@@ -255,7 +266,7 @@ class _Walk:
             path = self.named.relative(full)
             if self.named.is_in_closed(full) or path in self.secrets:
                 continue
-            found = _lstat(full)
+            found = _outside(full)
             if found is not None and not stat.S_ISDIR(found.st_mode):
                 self.secrets.append(path)
             elif found is None and path == full:
@@ -279,15 +290,15 @@ def _ignored(frame: _Frame, path: bytes, *, is_directory: bool) -> bool:
     return False
 
 
-def _holds_key(full: bytes, name: bytes, found: os.stat_result) -> bool:
-    if not stat.S_ISREG(found.st_mode) or not may_be_key(name):
-        return False
-    with open(full, "rb") as file:
-        return has_private_key(file.read(HEAD_BYTES))
-
-
-def _lstat(path: bytes) -> os.stat_result | None:
+def _status(name: str, directory: int) -> os.stat_result | OSError:
     try:
-        return os.lstat(path)
-    except OSError:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        return error
+
+
+def _outside(path: bytes) -> os.stat_result | None:
+    try:
+        return beneath.status(path)
+    except (OSError, beneath.LinkOnTheWayError):
         return None

@@ -17,7 +17,8 @@ from typing import IO
 
 from stackward.core import artifacts
 from stackward.steps.backup.day import Day
-from stackward.tools import filesystem, manifest, rsync
+from stackward.tools import filesystem, manifest, rsync, tree_root
+from stackward.tools.tree_root import TreeRoot
 
 _BATCH = 10_000
 _QUICKLY = 10_000
@@ -33,7 +34,7 @@ class Found:
 
 def first_pass(
     day: Day,
-    source: Path,
+    source: TreeRoot,
     relative: str,
     base: Path | None,
     filters: Sequence[str],
@@ -145,7 +146,7 @@ def walk(directory: Path, shared: Path | None, prefix: bytes) -> Iterator[Found]
 def looks_lost(tree: Path, files_before: int, shrink_limit: float) -> str:
     """Why a tree looks as if its data were gone, or "": found out quickly, so that in a large one only `is_lost` is sure."""
     enough = min(_least(files_before, shrink_limit), _QUICKLY)
-    found = filesystem.count_files(tree, enough=enough)
+    found = tree_root.count_files(tree, enough=enough)
     return is_lost(found, files_before, shrink_limit) if found < enough else ""
 
 

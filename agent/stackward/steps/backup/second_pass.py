@@ -6,18 +6,18 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from stackward.steps.backup import unseen
 from stackward.steps.backup.day import Day
-from stackward.tools import filesystem, process, rsync
+from stackward.tools import filesystem, process, rsync, tree_root
+from stackward.tools.tree_root import TreeRoot
 
 
 def copy(
     day: Day,
-    source: Path,
+    source: TreeRoot,
     relative: str,
     filters: Sequence[str],
     first: rsync.Transfer,
@@ -37,7 +37,7 @@ def copy(
 
     def in_time() -> None:
         if remaining() <= 0:
-            raise process.TimeLimitError(["compare", source], 1, "", why="not done in the time it was given")
+            raise process.TimeLimitError(["compare", source.path], 1, "", why="not done in the time it was given")
 
     unseen_files = unseen.touched(source, target, since, _is_taken_for_unchanged, in_time)
     if day.subvolume:
@@ -49,7 +49,7 @@ def copy(
         differing = rsync.differences(source, target, filters=filters, time_limit_seconds=remaining())
         gone = {item.path for item in differing if item.is_gone}
         changed = {item.path for item in differing} - gone | unseen_files
-        changed |= _other_names(os.fsencode(source), os.fsencode(target), changed, in_time)
+        changed |= _other_names(source, os.fsencode(target), changed, in_time)
         again = _made_anew(source, target, gone, changed, first, remaining)
     return replace(
         again,
@@ -64,21 +64,21 @@ def _is_taken_for_unchanged(_path: bytes, status: os.stat_result, copy: os.stat_
 
 
 def _made_anew(
-    source: Path,
+    source: TreeRoot,
     target: Path,
     gone: AbstractSet[bytes],
     changed: AbstractSet[bytes],
     first: rsync.Transfer,
     remaining: Callable[[], float],
 ) -> rsync.Transfer:
-    here, there = os.fsencode(source), os.fsencode(target)
+    there = os.fsencode(target)
     lost = sum(_size(there, path) for path in gone | changed)
     for path in sorted(gone | changed):  # a link to a directory goes before what would be looked for behind it
-        _make_room(there + b"/" + path, None if path in gone else here + b"/" + path)
+        _make_room(there + b"/" + path, for_directory=path not in gone and source.is_directory(path))
     written = rsync.copy_named(source, target, changed, "--ignore-missing-args", time_limit_seconds=remaining())
     return replace(
         first,
-        files_changed=sum(not _is_directory(here + b"/" + path) for path in changed),
+        files_changed=sum(not source.is_directory(path) for path in changed),
         files_deleted=len(gone),
         bytes=first.bytes - lost + sum(_size(there, path) for path in changed),
         bytes_changed=written,
@@ -86,21 +86,20 @@ def _made_anew(
     )
 
 
-def _other_names(here: bytes, there: bytes, paths: AbstractSet[bytes], in_time: Callable[[], None]) -> set[bytes]:
+def _other_names(source: TreeRoot, there: bytes, paths: AbstractSet[bytes], in_time: Callable[[], None]) -> set[bytes]:
     """The other names of files among `paths` that have several, as far as they were copied: else those would part."""
     wanted = set()
     for path in paths:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            status = os.lstat(here + b"/" + path)
-            if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
-                wanted.add((status.st_dev, status.st_ino))
-    names = filesystem.names_of(here, wanted, in_time) if wanted else ()
+        status = source.status(path)
+        if status is not None and not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+            wanted.add((status.st_dev, status.st_ino))
+    names = tree_root.names_of(source.descriptor, wanted, in_time) if wanted else ()
     return {name for name in names if os.path.lexists(there + b"/" + name)}
 
 
-def _make_room(old: bytes, new: bytes | None) -> None:
-    """Remove what was copied before, unless it is a directory and `new` is one, too."""
-    if os.path.lexists(old) and not (new is not None and _is_directory(old) and _is_directory(new)):
+def _make_room(old: bytes, *, for_directory: bool) -> None:
+    """Remove what was copied before, unless it is a directory and is to be one."""
+    if os.path.lexists(old) and not (for_directory and _is_directory(old)):
         filesystem.remove_tree(Path(os.fsdecode(old)))
 
 

@@ -26,7 +26,7 @@ from stackward.steps.backup.day import Day
 from stackward.steps.backup.tree_backup import Last, TreeCopy
 from stackward.steps.sizes import Sizes, cache_file
 from stackward.steps.undo import Undo
-from stackward.tools import btrfs, filesystem, manifest
+from stackward.tools import btrfs, filesystem, manifest, tree_root
 from stackward.tools.docker import Docker, DockerUnavailableError
 
 
@@ -219,9 +219,9 @@ def _stand_still(
             relative = str(source.tree.artifact_path)
             filters = rsync_filters(tree_backup.left_out(source.tree, stack, means.settings))
             made = work.trees[relative]
-            again = second_pass.copy(
-                day, source.tree.path, relative, filters, made.transfer, made.began, lambda: still.remaining
-            )
+            with tree_root.opened(source.tree.path) as root:
+                done, began = made.transfer, made.began
+                again = second_pass.copy(day, root, relative, filters, done, began, lambda: still.remaining)
             work.trees[relative] = replace(made, transfer=again)
         quiesce.require_still(means.docker, stack, chosen.one_snapshot, trees)
     work.standstill_seconds = still.seconds or 0.0

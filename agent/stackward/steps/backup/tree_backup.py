@@ -19,7 +19,8 @@ from stackward.steps.backup import apply_changes, changed_lines, changes, copyin
 from stackward.steps.backup.day import Day
 from stackward.steps.backup.sources import Source
 from stackward.steps.restore import kept
-from stackward.tools import btrfs, filesystem, manifest, process, rsync, sendstream
+from stackward.tools import btrfs, filesystem, manifest, process, rsync, sendstream, tree_root
+from stackward.tools.tree_root import TreeRoot
 
 ASKED_FOR = "a full scan was asked for"
 
@@ -124,36 +125,53 @@ def copy(
             untold = f"what changed could not be {what}: {getattr(error, 'message', error)}"
     whys = [ASKED_FOR, untold] if full_scan else [why, untold]
     on_scan()
+    with tree_root.opened(read_from, live=snapshot is None) as root:
+        transfer, suspicion = _scan(day, source, root, snapshot, last, patterns, found, on_progress)
+    return TreeCopy(
+        transfer, "; ".join(dict.fromkeys(filter(None, [*whys, suspicion]))), compared=bool(suspicion), began=began
+    )
+
+
+def _scan(
+    day: Day,
+    source: Source,
+    root: TreeRoot,
+    snapshot: Path | None,
+    last: Last | None,
+    patterns: Sequence[str],
+    found: changes.Changes | None,
+    on_progress: Callable[[int, int], None],
+) -> tuple[rsync.Transfer, str]:
+    """Look at all of the tree. Returns what was copied, and why the contents were compared, or ""."""
     relative = str(source.tree.artifact_path)
     base, known = (last.path, (last.entry.files, last.entry.bytes)) if last is not None else (None, (0, 0))
-    suspicion = _suspicion(last, read_from if found is None else None) if last is not None else ""
-    whys += [suspicion]
+    suspicion = _suspicion(last, root if found is None else None) if last is not None else ""
     compare = bool(suspicion)
     filters = rsync_filters(patterns)
-    transfer = copying.first_pass(day, read_from, relative, base, filters, on_progress, known, compare=compare)
+    transfer = copying.first_pass(day, root, relative, base, filters, on_progress, known, compare=compare)
     if last is not None:
         place = day.place(relative)
-        more = unseen.parted(read_from, place) if compare else _copy_unseen(place, read_from, snapshot, last, found)
+        more = unseen.parted(root, place) if compare else _copy_unseen(place, root, snapshot, last, found)
         transfer = replace(transfer, bytes_changed=transfer.bytes_changed + more)
-    return TreeCopy(transfer, "; ".join(dict.fromkeys(filter(None, whys))), compared=compare, began=began)
+    return transfer, suspicion
 
 
-def _copy_unseen(place: Path, read_from: Path, snapshot: Path | None, last: Last, found: changes.Changes | None) -> int:
+def _copy_unseen(place: Path, root: TreeRoot, snapshot: Path | None, last: Last, found: changes.Changes | None) -> int:
     """After a full scan: copy what changed behind an unchanged size and time. Returns how many bytes that was."""
     if found is not None and snapshot is not None:
-        return unseen.by_account(found, read_from, snapshot, place, last.part)
+        return unseen.by_account(found, root, snapshot, place, last.part)
     if last.since is not None:
-        return unseen.by_ctime(read_from, place, last.part, last.since)
+        return unseen.by_ctime(root, place, last.part, last.since)
     return 0
 
 
-def _suspicion(last: Last, source: Path | None) -> str:
+def _suspicion(last: Last, source: TreeRoot | None) -> str:
     """Why only the content can tell what has changed since the last backup, or "". `source` is given where no account is."""
     if last.doubt:
         return last.doubt
     if not copying.are_readable(last.path, last.entry.path):
         return "the checksums of its last backup cannot be read"
-    if source is not None and last.entry.inode not in (0, os.stat(source).st_ino):
+    if source is not None and last.entry.inode not in (0, os.fstat(source.descriptor).st_ino):
         return "another directory is in its place"
     return ""
 

@@ -18,7 +18,8 @@ from typing import IO
 
 from stackward.steps.backup import apply_changes, copying
 from stackward.steps.backup.changes import Changes
-from stackward.tools import btrfs_names, filesystem, rsync
+from stackward.tools import btrfs_names, rsync, tree_root
+from stackward.tools.tree_root import TreeRoot
 
 _CHUNK = 1 << 20
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
@@ -26,7 +27,7 @@ _MANY = 1000  # directories that are remembered
 _COARSE_SECONDS = 1.0  # the kernel stamps files by a clock that is a little behind
 
 
-def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, base: Path) -> int:
+def by_account(changes: Changes, source: TreeRoot, subvolume: Path, target: Path, base: Path) -> int:
     """Copy the files whose content the account says has changed, and that the scan took for unchanged.
 
     Those have the size and time that they have in the last backup's part, `base`: all others it has copied. Returns how many
@@ -35,9 +36,9 @@ def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, ba
     Raises:
         CommandError, OSError: they are not copied.
     """
-    here, there, last = os.fsencode(source), os.fsencode(target), os.fsencode(base)
+    here, there, last = os.fsencode(source.path), os.fsencode(target), os.fsencode(base)
     named = {*changes.content, *changes.extents, *apply_changes.renamed(changes, here, ())}
-    found = ((path, apply_changes.status_of(here, path)) for path in named if path)
+    found = ((path, source.status(path)) for path in named if path)
     unseen = {
         path
         for path, status in found
@@ -45,13 +46,13 @@ def by_account(changes: Changes, source: Path, subvolume: Path, target: Path, ba
         and apply_changes.status_of(there, path)
         and _is_taken_for_unchanged(status, last + b"/" + path)
     }
-    others = btrfs_names.of_shared(subvolume, source, unseen)
+    others = btrfs_names.of_shared(subvolume, source.path, unseen)
     unseen |= {name for name in others if apply_changes.status_of(there, name)}
-    unseen |= _mixed(here, there, {file for path in unseen if (file := _mixed_perhaps(here, there, path))})
+    unseen |= _mixed(source, there, {file for path in unseen if (file := _mixed_perhaps(source, there, path))})
     return rsync.copy_named(source, target, unseen, "--ignore-times")
 
 
-def by_ctime(source: Path, target: Path, base: Path, since: float) -> int:
+def by_ctime(source: TreeRoot, target: Path, base: Path, since: float) -> int:
     """Copy the files that may have changed since, differ from their copies, and that the scan took for unchanged.
 
     `since`: when the last backup's copying began, in seconds since the epoch; `base`: its part. Returns how many bytes were
@@ -70,7 +71,7 @@ def by_ctime(source: Path, target: Path, base: Path, since: float) -> int:
 
 
 def touched(
-    source: Path,
+    source: TreeRoot,
     target: Path,
     since: float,
     is_taken_for_unchanged: Callable[[bytes, os.stat_result, os.stat_result], bool],
@@ -81,16 +82,16 @@ def touched(
     Files with one name are compared only where `is_taken_for_unchanged` (its path, its status now, the status of the copy):
     others are copied in any case. `goes_on` is called again and again, and may raise.
     """
-    here, there = os.fsencode(source), os.fsencode(target)
+    there = os.fsencode(target)
     changed: set[bytes] = set()
     origins: dict[int, int] = {}
     mixed: set[tuple[int, int]] = set()
     shared: dict[tuple[int, int], _Names] = {}
-    directories = _Directories(here, since - _COARSE_SECONDS)
+    directories = _Directories(source, since - _COARSE_SECONDS)
     for found in copying.walk(target, None, b"."):
         goes_on()
         path = found.path.removeprefix(b"./")
-        status = apply_changes.status_of(here, path)
+        status = source.status(path)
         if status is None or not stat.S_ISREG(status.st_mode):
             continue
         if not (directories.is_stamped(status) or directories.was_moved(os.path.dirname(path))):
@@ -100,7 +101,7 @@ def touched(
             continue
         if origins.setdefault(copy.st_ino, status.st_ino) != status.st_ino:
             mixed.add((copy.st_dev, copy.st_ino))
-        differs = _differs(here + b"/" + path, there + b"/" + path, goes_on)
+        differs = _differs(source, path, there + b"/" + path, goes_on)
         if status.st_nlink > 1:
             names = shared.setdefault((status.st_dev, status.st_ino), _Names())
             names.paths.append(path)
@@ -108,37 +109,41 @@ def touched(
         elif differs:
             changed.add(path)
     changed |= {path for names in shared.values() if names.differ for path in names.paths}
-    return changed | _mixed(here, there, mixed)
+    return changed | _mixed(source, there, mixed)
 
 
-def parted(source: Path, target: Path) -> int:
+def parted(source: TreeRoot, target: Path) -> int:
     """Copy the files that are apart and whose copies are one file, which no content tells. Returns how many bytes that was.
 
     Raises:
         CommandError, OSError: they are not copied.
     """
-    here, there = os.fsencode(source), os.fsencode(target)
+    there = os.fsencode(target)
     origins: dict[int, int] = {}
     mixed = set()
     for found in copying.walk(target, None, b"."):
         path = found.path.removeprefix(b"./")
-        copy, status = os.lstat(there + b"/" + path), apply_changes.status_of(here, path)
+        copy, status = os.lstat(there + b"/" + path), source.status(path)
         if copy.st_nlink > 1 and status and origins.setdefault(copy.st_ino, status.st_ino) != status.st_ino:
             mixed.add((copy.st_dev, copy.st_ino))
-    return rsync.copy_named(source, target, _mixed(here, there, mixed), "--ignore-times", "--ignore-missing-args")
+    return rsync.copy_named(source, target, _mixed(source, there, mixed), "--ignore-times", "--ignore-missing-args")
 
 
-def _mixed_perhaps(here: bytes, there: bytes, path: bytes) -> tuple[int, int] | None:
+def _mixed_perhaps(source: TreeRoot, there: bytes, path: bytes) -> tuple[int, int] | None:
     """Device and inode of a copy that may have other names, while the file has just one."""
-    one, copy = os.lstat(here + b"/" + path), os.lstat(there + b"/" + path)
-    return (copy.st_dev, copy.st_ino) if copy.st_nlink > 1 == one.st_nlink else None
+    one, copy = source.status(path), os.lstat(there + b"/" + path)
+    return (copy.st_dev, copy.st_ino) if one is not None and copy.st_nlink > 1 == one.st_nlink else None
 
 
-def _mixed(here: bytes, there: bytes, files: set[tuple[int, int]]) -> set[bytes]:
+def _mixed(source: TreeRoot, there: bytes, files: set[tuple[int, int]]) -> set[bytes]:
     """The names of these files, of what was copied, that are not all names of one file any more."""
     inodes: dict[int, dict[bytes, int]] = {}  # of the copies; their names, and what has each of them now
-    for name in filesystem.names_of(there, files) if files else ():
-        if (status := apply_changes.status_of(here, name)) is not None:
+    if not files:
+        return set()
+    with tree_root.opened(Path(os.path.realpath(os.fsdecode(there)))) as copies:
+        names = list(tree_root.names_of(copies.descriptor, files))
+    for name in names:
+        if (status := source.status(name)) is not None:
             inodes.setdefault(os.lstat(there + b"/" + name).st_ino, {})[name] = status.st_ino
     return {name for names in inodes.values() if len(set(names.values())) > 1 for name in names}
 
@@ -155,7 +160,7 @@ class _Names:
 class _Directories:
     """The directories of a tree in the order of a walk: which of them, or what they are in, may have been moved."""
 
-    root: bytes
+    root: TreeRoot
     since: float
     _moved: dict[bytes, bool] = field(default_factory=dict)  # of the directories on the way to the latest
 
@@ -173,7 +178,7 @@ class _Directories:
         return self._moved[path]
 
     def _is_moved(self, path: bytes) -> bool:
-        status = apply_changes.status_of(self.root, path) if path else None
+        status = self.root.status(path) if path else None
         return status is not None and self.is_stamped(status) and status.st_mtime <= self.since
 
 
@@ -193,10 +198,10 @@ def _is_taken_for_unchanged(one: os.stat_result, before: bytes) -> bool:
     return (was.st_size, was.st_mtime_ns) == (one.st_size, one.st_mtime_ns)
 
 
-def _differs(one: bytes, other: bytes, goes_on: Callable[[], None]) -> bool:
+def _differs(source: TreeRoot, path: bytes, other: bytes, goes_on: Callable[[], None]) -> bool:
     """Whether two files have different content; one that is gone meanwhile does not count."""
     try:
-        with _opened(one) as first, _opened(other) as second:
+        with open(source.open_file(path), "rb", buffering=0) as first, _opened(other) as second:
             while True:
                 goes_on()
                 mine, theirs = first.read(_CHUNK), second.read(_CHUNK)
@@ -212,7 +217,7 @@ def _differs(one: bytes, other: bytes, goes_on: Callable[[], None]) -> bool:
 
 @contextmanager
 def _opened(path: bytes) -> Iterator[IO[bytes]]:
-    """Without waiting, and without following a link: in a live tree anything may be there by now."""
+    """Without waiting, and without following a link."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PROGRAMS = {
     "rsync": "copies data",
-    "tar": "makes config backups",
+    "tar": "restores config backups",
     "age": "encrypts secrets",
     "setpriv": "runs them all",
 }
@@ -30,6 +30,8 @@ _CAPABILITIES = {
     1: ("DAC_OVERRIDE", "files of other owners cannot be read"),
     3: ("FOWNER", "modes and times of other owners' files cannot be restored"),
     4: ("FSETID", "set-group-ID bits cannot be restored"),
+    6: ("SETGID", "trees in use cannot be backed up"),
+    18: ("SYS_CHROOT", "trees in use cannot be backed up"),
     27: ("MKNOD", "device nodes cannot be restored"),
     31: ("SETFCAP", "file capabilities cannot be restored"),
 }
