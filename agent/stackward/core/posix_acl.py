@@ -49,6 +49,11 @@ def from_text(text: str) -> bytes:
     )
 
 
+def is_mode(value: bytes) -> bool:
+    """Whether a list has the three entries alone that a file's mode has, too."""
+    return len(value) == _HEADER.size + 3 * _ENTRY.size
+
+
 def to_text(value: bytes) -> str:
     """The text of the attribute's value, entries separated by commas. Raises ValueError for what is none."""
     if len(value) < _HEADER.size or _HEADER.unpack_from(value)[0] != _VERSION or (len(value) - 4) % _ENTRY.size:
