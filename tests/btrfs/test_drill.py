@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
 import os
 import subprocess
+import tarfile
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -86,10 +90,17 @@ class Drilled:
         assert made.outcome is Outcome.OK, made
         return next(iter(result.artifacts), made.artifacts[0])
 
-    def drill(self, *names: str, dry_run: bool = False, wanted: str | None = None, now: datetime = NOW) -> JobResult:
+    def drill(
+        self,
+        *names: str,
+        dry_run: bool = False,
+        wanted: str | None = None,
+        now: datetime = NOW,
+        unsigned: bool = False,
+    ) -> JobResult:
         settings, store = self.host.settings, self.host.store
         means = drill.Means(settings, store, self.docker, self.undo, now, "d1", Silent())
-        return drill.run(means, self.host.discover().stacks, names, wanted, dry_run=dry_run)
+        return drill.run(means, self.host.discover().stacks, names, wanted, dry_run=dry_run, unsigned=unsigned)
 
     def left(self) -> list[str]:
         """Whatever a drill may leave."""
@@ -342,3 +353,41 @@ def test_a_stack_with_a_hand_written_staging_service_is_drilled_without_it(drill
     (part,) = result.stacks
     assert part.outcome is Outcome.OK, part.reasons
     assert [proof.partition(":")[0] for proof in result.details["proofs"][directory.name]] == ["web", "web"]
+
+
+def test_a_forged_backup_is_not_run_and_a_forged_override_gives_no_rights(drilled: Drilled, tmp_path: Path) -> None:
+    """Its checksum lies beside it; who can write to BACKUP_ROOT would be root on the host after the weekly drill."""
+    directory = drilled.stack("shop", "true")
+    drilled.back_up()
+    canary = tmp_path / "canary"
+    greedy = f"services: {{web: {{privileged: true, pid: host, volumes: ['{tmp_path}:/host'], command: [touch, /host/canary]}}}}"
+    plain = gzip.decompress(newest_config(drilled).read_bytes())
+    with (
+        tarfile.open(fileobj=(made := io.BytesIO()), mode="w") as forged,
+        tarfile.open(fileobj=io.BytesIO(plain)) as old,
+    ):
+        for member in old:
+            forged.addfile(member, old.extractfile(member) if member.isreg() else None)
+        planted = tarfile.TarInfo(f"{directory.name}/compose.staging.yaml")
+        planted.size = len(greedy)
+        forged.addfile(planted, io.BytesIO(greedy.encode()))
+    target = newest_config(drilled)
+    target.write_bytes(gzip.compress(made.getvalue()))
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    Path(f"{target}.sha256").write_text(f"{digest}  {target.name}\n")
+
+    part = parts_of(drilled.drill())["shop"]
+    assert part.outcome is Outcome.SKIPPED
+    assert "is signed by another appliance" in part.reasons[0]
+    assert "--unsigned" in part.reasons[0]
+
+    part = parts_of(drilled.drill(unsigned=True))["shop"]
+    assert part.outcome is Outcome.SKIPPED
+    for why in ("web is privileged", "web has `pid: host`", f"web mounts {tmp_path}"):
+        assert why in part.reasons[0]
+    assert not canary.exists()
+    assert drilled.left() == []
+
+
+def newest_config(drilled: Drilled) -> Path:
+    return max(drilled.backups.glob("configs-*.tar.gz"))

@@ -285,3 +285,78 @@ def test_a_link_in_the_copy_that_leads_to_production_is_not_followed(host, stack
     copy.symlink_to(host.settings.volume / "shop")
     (why,) = staging.strayed(plan.model)
     assert f"leads to {host.settings.volume}/shop" in why
+
+
+GREEDY = {
+    "privileged: true": "is privileged",
+    "pid: host": "has `pid: host`",
+    "ipc: host": "has `ipc: host`",
+    "network_mode: host, networks: !reset {}": "has `network_mode: host`",
+    "network_mode: 'container:production', networks: !reset {}": "has `network_mode: container:production`",
+    "userns_mode: host": "says `userns_mode`",
+    "uts: host": "says `uts`",
+    "cgroup: host": "says `cgroup`",
+    "cgroup_parent: /": "says `cgroup_parent`",
+    "runtime: other": "says `runtime`",
+    "build: .": "says `build`",
+    "devices: ['/dev/sda']": "has devices of the host",
+    "device_cgroup_rules: ['a *:* rwm']": "says `device_cgroup_rules`",
+    "cap_add: [SYS_ADMIN]": "has cap_add SYS_ADMIN",
+    "cap_add: [NET_RAW]": "has cap_add NET_RAW",
+    "security_opt: ['apparmor:unconfined']": "has security_opt apparmor:unconfined",
+    "post_start: [{command: [id], privileged: true}]": "has a privileged hook",
+    "volumes: ['/:/host:ro']": "mounts /",
+    "volumes: ['/etc:/host-etc:ro']": "mounts /etc",
+    "volumes: ['/var/run/docker.sock:/s:ro']": "mounts /var/run/docker.sock",
+}
+
+
+@pytest.mark.parametrize("said", GREEDY)
+def test_an_override_that_its_own_containers_can_write_gives_an_instance_no_rights(host, stack, said):
+    """A container with `.:/app` writes it itself, and would be root on the host the next night."""
+    mounted = '["{volume}/shop:/data", ".:/app"]'.replace("{volume}", str(host.settings.volume))
+    text = web().replace('["{volume}/shop:/data"]', mounted)
+    stack("shop", text, **{"compose.staging.yaml": f"services: {{web: {{{said}}}}}"})
+    assert f"compose.staging.yaml: web {GREEDY[said]}" in reasons(plan_of(host)["shop"])
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "volumes: {vol: {driver_opts: {type: none, o: bind, device: /etc}}}",
+        "volumes: {vol: {driver: sshfs}}",
+        "networks: {n: {external: true}}",
+        "networks: {n: {driver: macvlan, driver_opts: {parent: eth0}}}",
+        "secrets: {s: {file: /etc/hostname}}",
+        "configs: {c: {file: /etc/hostname}}",
+    ],
+)
+def test_nor_does_what_it_declares_lead_out_of_the_instance(host, stack, added):
+    mounted = '["{volume}/shop:/data", ".:/app"]'.replace("{volume}", str(host.settings.volume))
+    kind, name = added.partition(":")[0], added.partition("{")[2].partition(":")[0]
+    use = {"volumes": "volumes: ['vol:/v']", "networks": "networks: [n]"}.get(kind, f"{kind}: [{name}]")
+    override = f"services: {{web: {{{use}}}}}\n{added}\n"
+    stack("shop", web().replace('["{volume}/shop:/data"]', mounted), **{"compose.staging.yaml": override})
+    assert f"the {kind.removesuffix('s')} {name} " in reasons(plan_of(host)["shop"])
+
+
+def test_what_is_harmless_is_merged_as_before_also_where_containers_write(host, stack):
+    mounted = '["{volume}/shop:/data", ".:/app"]'.replace("{volume}", str(host.settings.volume))
+    said = (
+        "services: {web: {command: [sleep, '1'], environment: {A: b}, healthcheck: {test: [CMD, 'true']}, user: '1000',"
+        " privileged: false, cap_drop: [ALL], volumes: ['cache:/cache'], mem_limit: 64m}}\nvolumes: {cache: {}}"
+    )
+    stack("shop", web("privileged: true").replace('["{volume}/shop:/data"]', mounted), **{"compose.staging.yaml": said})
+    found = plan_of(host)["shop"]
+    told = reasons(found)
+    assert "no instance may" not in told
+    assert "privileged" not in told
+    assert found.model["services"]["web"]["command"] == ["sleep", "1"]
+
+
+def test_an_override_that_only_the_user_can_write_is_the_users_word(host, stack):
+    stack(
+        "shop", web(), **{"compose.staging.yaml": "services: {web: {cap_add: [NET_RAW], volumes: ['./own:/own:ro']}}"}
+    )
+    (host.settings.docker_root / "shop/own").mkdir()
+    assert reasons(plan_of(host)["shop"]) == ""

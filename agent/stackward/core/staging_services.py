@@ -97,6 +97,9 @@ class Staged:
         out |= {key: value for key, value in own if value}
         if said.get("privileged"):
             self._refuse("privileged", "it is privileged: it could do anything to the host")
+        for key in ("post_start", "pre_stop"):
+            if any((hook or {}).get("privileged") for hook in said.get(key) or []):
+                self._refuse(key, "it has a privileged hook: that could do anything to the host")
         self._namespaces(out)
         self._networks(out)
         return out

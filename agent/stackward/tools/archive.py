@@ -203,9 +203,9 @@ def _extended(headers: Mapping[str, str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for key, name in _ACLS.items():
         with suppress(ValueError):
-            value = posix_acl.from_text(headers.get(key) or "-")
-            if not posix_acl.is_mode(value):
-                found[name] = value
+            rights = posix_acl.from_text(headers.get(key) or "-")
+            if not posix_acl.is_mode(rights):
+                found[name] = rights
     for key, value in headers.items():
         if key.startswith(_XATTR):
             name = key.removeprefix(_XATTR).replace("%3D", "=").replace("%25", "%")

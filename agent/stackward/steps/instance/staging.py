@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 
 from stackward.config import Settings
-from stackward.core import staging, staging_networks, staging_ports
+from stackward.core import staging, staging_networks, staging_ports, staging_rights
 from stackward.core.errors import StackwardError
 from stackward.core.model import Stack, Tree, display
 from stackward.core.staging import Derived, Facts, Move, Refusal, Wish
+from stackward.core.staging_facts import within
 from stackward.core.staging_ports import HostPort
 from stackward.stacks import places
 from stackward.stacks.membership import STAGING_SUFFIX
@@ -212,7 +213,10 @@ def _by_hand(stack: Stack) -> Plan:
 
 
 def _merged(derived: Derived, override: Path, stack: Stack, place: Place, facts: Facts, seen: HostFiles) -> Derived:
-    """With the hand-written file over it: what it says wins, except over what would let it write to production."""
+    """With the hand-written file over it: what it says wins, except over what would let it write to production.
+
+    In a drill, and where the stack's own containers could have written it, it gives the instance no rights either.
+    """
     name = display(override.name)
     base = place.directory / ".compose.base.yaml"
     if why := seen.refusal(override):  # before it is read: what is wrong with it would be quoted
@@ -231,8 +235,20 @@ def _merged(derived: Derived, override: Path, stack: Stack, place: Place, facts:
     model["name"] = place.project
     staging_networks.claim(place.project, model)
     real = {**facts.real, **{source: os.path.realpath(source) for source in sources(model)}}
-    refused = staging.audit(model, replace(facts, real=real))
+    refused = list(staging.audit(model, replace(facts, real=real)))
+    if place.is_drill or _is_written_by_containers(stack, override):
+        places = [move.new for move in place.moves]
+        refused += staging_rights.excess(model, derived.model, places, real, called=name)
     return replace(derived, model=model, refusals=(*staging.lifted(derived.refusals, said), *refused))
+
+
+def _is_written_by_containers(stack: Stack, file: Path) -> bool:
+    """Whether a container of the stack can write the file, by the stack's model or as it was made."""
+    real = os.path.realpath(file)
+    mounts = (mount for service in (stack.raw.get("services") or {}).values() for mount in service.get("volumes") or [])
+    said = [str(one.get("source")) for one in mounts if one.get("type") == "bind" and not one.get("read_only")]
+    made = [mount.source for one in stack.containers for mount in one.mounts if mount.source and mount.writable]
+    return any(within(real, os.path.realpath(source)) for source in (*said, *made))
 
 
 def _unwritable(model: Mapping[str, Any]) -> Iterator[Refusal]:
