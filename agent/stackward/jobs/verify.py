@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from stackward.config import Settings
 from stackward.core.artifacts import ArtifactKind
-from stackward.core.errors import ExitCode
+from stackward.core.errors import ExitCode, StackwardError
 from stackward.core.model import Counts, JobResult, Outcome, StackResult, display
 from stackward.core.progress import Progress
-from stackward.steps import catalog
+from stackward.steps import catalog, config_archives
 from stackward.steps.catalog import Artifact
 from stackward.steps.verification import Report, check
 from stackward.store import Store
@@ -43,7 +43,7 @@ def run(
         report = check(artifact, progress)
         store.record_verified(report.artifact, now, report.outcome, report.damaged, report.stacks)
         reports.append(report)
-    return _result(chosen, reports)
+    return _result(chosen, reports, {a.name.name: _signer(settings, a) for a in chosen})
 
 
 def _proven(artifact: Artifact, store: Store) -> bool:
@@ -52,7 +52,17 @@ def _proven(artifact: Artifact, store: Store) -> bool:
     return last is not None and last.outcome != Outcome.FAILED and last.at >= artifact.made_at
 
 
-def _result(chosen: Sequence[Artifact], reports: Sequence[Report]) -> JobResult:
+def _signer(settings: Settings, artifact: Artifact) -> str:
+    """Who made a config backup or a capsule; data backups are not signed."""
+    if artifact.kind is ArtifactKind.DATA:
+        return ""
+    try:
+        return config_archives.claimed_signer(settings, artifact).value
+    except (OSError, StackwardError) as error:
+        return f"cannot be told: {error}"
+
+
+def _result(chosen: Sequence[Artifact], reports: Sequence[Report], signers: Mapping[str, str]) -> JobResult:
     outcome = Outcome.worst([report.outcome for report in reports])
     return JobResult(
         outcome=outcome,
@@ -61,7 +71,7 @@ def _result(chosen: Sequence[Artifact], reports: Sequence[Report]) -> JobResult:
         counts=Counts(files=sum(r.files for r in reports), bytes=sum(r.byte_count for r in reports)),
         artifacts=tuple(report.artifact for report in reports),
         exit_code=ExitCode.DAMAGED if any(report.damaged for report in reports) else ExitCode.OK,
-        details={"artifacts": [_details(report) for report in reports]},
+        details={"artifacts": [_details(report, signers[report.artifact]) for report in reports]},
     )
 
 
@@ -79,9 +89,10 @@ def _by_stack(chosen: Sequence[Artifact], reports: Sequence[Report]) -> tuple[St
     return tuple(results)
 
 
-def _details(report: Report) -> dict[str, object]:
+def _details(report: Report, signer: str) -> dict[str, object]:
     return {
         "name": report.artifact,
+        "signer": signer,
         "outcome": report.outcome.value,
         "files": report.files,
         "bytes": report.byte_count,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from stackward.config import Settings
-from stackward.core.artifacts import SIGNATURE_SUFFIX, ArtifactKind
+from stackward.core.artifacts import CHECKSUM_SUFFIX, SIGNATURE_SUFFIX, ArtifactKind
 from stackward.core.errors import NO_ROOM, DiskFullError
 from stackward.core.model import display
 from stackward.steps import signing
@@ -80,6 +80,14 @@ def opened(settings: Settings, artifact: Artifact) -> Iterator[Opened]:
         # What was signed is a line with the name and the hash of what was read just now.
         signer = signing.signer_of(settings, expected, signature)
         yield Opened(artifact, file, signer, damage, warning)
+
+
+def claimed_signer(settings: Settings, artifact: Artifact) -> Signer:
+    """Who signed the checksum that lies beside an artifact; whether the artifact is as that says is not looked at."""
+    checksum, signature = (
+        _small(artifact.path.with_name(artifact.name.name + s)) for s in (CHECKSUM_SUFFIX, SIGNATURE_SUFFIX)
+    )
+    return signing.signer_of(settings, checksum or b"", signature or b"")
 
 
 def _write(file: IO[bytes], chunk: bytes, settings: Settings) -> None:
