@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stackward.core.artifacts import DUMPS
 from stackward.core.errors import ExitCode, RefusedError, SettingsError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
 from stackward.steps import catalog, quiesce
@@ -172,8 +173,9 @@ def _elsewhere(request: Request, means: Means, artifact: Artifact, to: Path, sta
         done.transfers.append(restore_path.copy_out(inside, to))
     else:
         for entry in artifact.trees(request.stack):
-            done.transfers.append(rsync.copy(artifact.path / entry.path, to / entry.mount_name, delete=False))
-        if (dumps := artifact.path / f".dumps/{request.stack}").is_dir():
+            done.transfers.append(rsync.copy(artifact.place(entry.path), to / entry.mount_name, delete=False))
+        dumps = artifact.place(f"{DUMPS}/{request.stack}")
+        if dumps.is_dir():
             done.transfers.append(rsync.copy(dumps, to / "dumps", delete=False))
     filesystem.sync_filesystem(to)
     if warning := elsewhere.warning(to):

@@ -19,6 +19,7 @@ from stackward.core.errors import RefusedError, SettingsError
 from stackward.core.model import display
 from stackward.tools import btrfs, filesystem
 
+_ID_BYTES = 4096
 REMEMBERED = "backup-root-id"
 
 
@@ -126,7 +127,7 @@ def _write_identity(root: Path, now: datetime) -> str:
 def _read(path: Path) -> str:
     """The file's first line, or "" where there is no such file."""
     try:
-        return path.read_text(encoding="ascii", errors="replace").partition("\n")[0].strip()
+        return filesystem.read_small(path, _ID_BYTES).decode("ascii", "replace").partition("\n")[0].strip()
     except FileNotFoundError:
         return ""
     except OSError as error:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ROOM_TO_SPARE = 1.1
+_ID_BYTES = 4096
 
 
 def look(facts: Facts) -> Iterator[Finding]:
@@ -141,6 +142,6 @@ def _damaged(facts: Facts) -> Iterator[Finding]:
 
 def _first_line(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii", errors="replace").partition("\n")[0].strip()
+        return filesystem.read_small(path, _ID_BYTES).decode("ascii", "replace").partition("\n")[0].strip()
     except OSError:
         return ""
