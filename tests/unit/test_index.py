@@ -33,7 +33,8 @@ def test_what_is_written_is_read_back():
 
 
 def test_a_name_that_is_no_utf8_survives_as_ascii():
-    odd = Index("d", "c", "h", {ODD: StackEntry(ODD, "p", "t", "r", ())})
+    at = "2026-11-21T01:00:00+00:00"
+    odd = Index("d", at, "h", {ODD: StackEntry(ODD, "p", at, "r", ())})
     text = odd.to_json()
     assert text.isascii()
     assert os.fsencode(next(iter(parse_index(text).stacks))) == b"caf\xe9\n"
@@ -41,7 +42,7 @@ def test_a_name_that_is_no_utf8_survives_as_ascii():
 
 def test_a_stack_owns_its_trees_and_its_dumps():
     assert SHOP.prefixes == ("shop", ".mounts/shop/uploads", ".dumps/shop")
-    assert StackEntry("web", "web", "", "", (DATA,)).prefixes == ("shop",)
+    assert StackEntry("shop", "shop", "", "", (DATA,)).prefixes == ("shop",)
 
 
 def test_what_a_later_version_may_leave_out_has_defaults():

@@ -7,6 +7,7 @@ Stamps in names are local time (`TZ`).
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -24,6 +25,7 @@ SIGNATURE_SUFFIX = ".sha256.sig"  # beside a config backup: who made it
 
 # Directory names that a stack cannot have, since a data backup uses them itself.
 RESERVED_STACK_NAMES = frozenset({MANIFEST, INDEX, MOUNTS, DUMPS})
+_LONGEST_NAME = 255  # bytes, of one name on every file system that there is
 
 
 class ArtifactKind(StrEnum):
@@ -73,6 +75,36 @@ def parse_incoming(name: str) -> tuple[str, str] | None:
     """The owner of something unfinished ("" for one of before), and the rest of its name; None for what is finished."""
     match = _INCOMING.fullmatch(name)
     return (match[1] or "", match[2]) if match else None
+
+
+def require_name(name: str) -> str:
+    """`name`, which is one component of a path. Raises ValueError where it is none, and could lead elsewhere."""
+    if not name or name in (".", "..") or "/" in name or "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise ValueError(f"{name[:80]!r} is no name of a file or directory")
+    return name
+
+
+def require_stack_name(name: str) -> str:
+    """`name`, as a stack can be called. Raises ValueError where it cannot."""
+    if require_name(name) in RESERVED_STACK_NAMES:
+        raise ValueError(f"no stack can be called {name}")
+    return name
+
+
+def require_path(path: str, stack: str = "") -> str:
+    """`path`, as a data backup has it of `stack`, or of any: STACK, .mounts/STACK/NAME or .dumps/STACK[/NAME …].
+
+    Raises:
+        ValueError: it is another one, and could lead out of the backup or into another stack's part.
+    """
+    parts = path.split("/")
+    for part in parts:
+        require_name(part)
+    of_mount, of_dump = parts[0] == MOUNTS and len(parts) == 3, parts[0] == DUMPS and len(parts) >= 2
+    owner = parts[1] if of_mount or of_dump else path
+    if require_stack_name(owner) != (stack or owner):
+        raise ValueError(f"{path[:200]!r} is no part of a backup of {stack[:80]!r}")
+    return path
 
 
 def config_name(now: datetime) -> str:

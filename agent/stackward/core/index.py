@@ -8,11 +8,12 @@ MANIFEST.sha256 like every other regular file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stackward.core import records
+from stackward.core import artifacts, records
+from stackward.core.artifacts import INDEX
+from stackward.core.fields import Fields
 
 FORMAT = 1
 
@@ -65,8 +66,9 @@ class StackEntry:
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """The paths within the backup that belong to the stack."""
-        return tuple(tree.path for tree in self.trees) + ((f".dumps/{self.stack}",) if self.dumps else ())
+        """The paths within the backup that belong to the stack. Raises ValueError where one of them is none of it."""
+        paths = [tree.path for tree in self.trees] + ([f"{artifacts.DUMPS}/{self.stack}"] if self.dumps else [])
+        return tuple(artifacts.require_path(path, self.stack) for path in paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +86,80 @@ class Index:
         return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
-def parse_index(text: str) -> Index:
-    """What the text says, as far as this version knows it.
+def parse_index(text: str | bytes) -> Index:
+    """What the text says, as far as this version knows it. Whoever can write to BACKUP_ROOT can write this file, too.
+
+    Every path leads to where backups have that stack's parts, and every name is one; the rest is of its type, and told only.
 
     Raises:
         NewerRecordError: a newer version made it, and this one could misunderstand it.
         ValueError: the text is no index.
     """
-    try:
-        document = records.parse(text)
-        records.require_understood(document, newest=FORMAT)
-        return Index(
-            date=document["date"],
-            created_at=document["created_at"],
-            host=document["host"],
-            stacks={name: _stack(entry) for name, entry in document["stacks"].items()},
-            appliance=document.get("appliance", ""),
-            full_scan=document.get("full_scan", True),
-            requires=records.requirements(document.get(records.REQUIRES, ())),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"stackward.json lacks what format {FORMAT} promises: {error!r}") from error
-
-
-def _stack(entry: Mapping[str, Any]) -> StackEntry:
-    found = records.known(StackEntry, entry)
-    found["trees"] = tuple(
-        TreeEntry(**{**records.known(TreeEntry, tree), "left_out": tuple(tree.get("left_out", ()))})
-        for tree in entry["trees"]
+    document = records.parse(text)
+    records.require_understood(document, newest=FORMAT)
+    found = Fields(document, INDEX)
+    return Index(
+        date=found.text("date"),
+        created_at=found.instant("created_at"),
+        host=found.text("host"),
+        stacks={name: _stack(name, entry) for name, entry in found.mapping("stacks").items()},
+        appliance=found.text("appliance", ""),
+        full_scan=found.flag("full_scan", default=True),
+        requires=records.requirements(document.get(records.REQUIRES, ())),
     )
-    found["dumps"] = tuple(DumpEntry(**records.known(DumpEntry, dump)) for dump in entry.get("dumps", ()))
-    found["external_networks"] = tuple(entry.get("external_networks", ()))
-    found["warnings"] = tuple(entry.get("warnings", ()))
-    return StackEntry(**found)
+
+
+def _stack(name: str, entry: object) -> StackEntry:
+    found = Fields(records.known(StackEntry, entry), f"the stack {artifacts.require_stack_name(name)!r}")
+    if found.text("stack") != name:
+        raise ValueError(f"the stack {name!r} calls itself {found.text('stack')[:80]!r}")
+    trees = tuple(_tree(name, tree) for tree in found.list("trees"))
+    for what in ("path", "mount_name"):
+        if len({getattr(tree, what) for tree in trees}) < len(trees):
+            raise ValueError(f"the stack {name!r} has two trees of one {what}")
+    return StackEntry(
+        stack=name,
+        project=found.text("project"),
+        at=found.instant("at"),
+        run=found.text("run"),
+        trees=trees,
+        dumps=tuple(_dump(name, dump) for dump in found.list("dumps", ())),
+        compose_sha256=found.text("compose_sha256", ""),
+        images={service: found.inner("images", service) for service in found.mapping("images", {})},
+        external_networks=found.texts("external_networks", ()),
+        standstill_seconds=found.seconds_or_none("standstill_seconds"),
+        warnings=found.texts("warnings", ()),
+        versions=found.words("versions"),
+        began=found.instant("began", ""),
+        incomplete=found.text("incomplete", ""),
+    )
+
+
+def _tree(stack: str, tree: object) -> TreeEntry:
+    found = Fields(records.known(TreeEntry, tree), f"a tree of {stack!r}")
+    path = artifacts.require_path(found.text("path"), stack)
+    if path.startswith(f"{artifacts.DUMPS}/"):
+        raise ValueError(f"{path[:200]!r} is no place of a tree")
+    snapshot = found.text("snapshot_name", "")
+    return TreeEntry(
+        mount_name=artifacts.require_name(found.text("mount_name")),
+        kind=found.text("kind"),
+        path=path,
+        source=found.text("source"),
+        real_path=found.text("real_path"),
+        volume=found.text_or_none("volume"),
+        snapshot=found.flag("snapshot"),
+        files=found.count("files"),
+        bytes=found.count("bytes"),
+        snapshot_name=artifacts.require_name(snapshot) if snapshot else "",
+        left_out=found.texts("left_out", ()),
+        inode=found.count("inode", 0),
+    )
+
+
+def _dump(stack: str, dump: object) -> DumpEntry:
+    found = Fields(records.known(DumpEntry, dump), f"a dump of {stack!r}")
+    path = artifacts.require_path(found.text("path"), stack)
+    if not path.startswith(f"{artifacts.DUMPS}/{stack}/"):
+        raise ValueError(f"{path[:200]!r} is no place of a dump")
+    return DumpEntry(found.text("service"), found.text("kind"), path)

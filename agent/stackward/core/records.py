@@ -18,6 +18,8 @@ FORMAT = 1
 FILE_HANDLES = "file-handles"  # what restores keep is told from what replaced it by its file handle; copies of it, too
 FEATURES: frozenset[str] = frozenset({FILE_HANDLES})
 REQUIRES = "requires"
+LARGEST_BYTES = 64 << 20
+_DEEPEST = 16
 
 
 class NewerRecordError(ValueError):
@@ -25,14 +27,26 @@ class NewerRecordError(ValueError):
 
 
 def parse(text: str | bytes) -> dict[str, Any]:
-    """A record's document. Raises ValueError for what is no JSON object, or is nested too deeply."""
+    """A record's document. Raises ValueError for what is no JSON object, too large, or nested too deeply."""
+    if len(text) > LARGEST_BYTES:
+        raise ValueError("it is too large")
     try:
         document = json.loads(text, parse_constant=_no_number)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(document, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004 - whoever reads a record expects ValueError
+    _require_shallow(document, _DEEPEST)
     return document
+
+
+def _require_shallow(value: object, levels: int) -> None:
+    if not isinstance(value, (dict, list)):
+        return
+    if not levels:
+        raise ValueError("it is nested too deeply")
+    for inner in value.values() if isinstance(value, dict) else value:
+        _require_shallow(inner, levels - 1)
 
 
 def require_understood(

@@ -15,6 +15,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from stackward.core.artifacts import DUMPS
 from stackward.core.errors import ExitCode, RefusedError, SettingsError
 from stackward.core.model import Counts, JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
@@ -196,11 +197,12 @@ def _elsewhere(request: Request, means: Means, artifact: Artifact, to: Path, sta
         restore_path.copy_out(inside, to, copier, _checksums(artifact, path, done))
     else:
         parts = [(entry.path, entry.mount_name) for entry in artifact.trees(request.stack)]
-        if (artifact.path / (dumps := f".dumps/{request.stack}")).is_dir():
+        dumps = f"{DUMPS}/{request.stack}"
+        if artifact.place(dumps).is_dir():
             parts.append((dumps, "dumps"))
         for path_in_backup, name in parts:
             lines = _checksums(artifact, os.fsencode(path_in_backup), done)
-            copier.copy(artifact.path / path_in_backup, to / name, lines, called=os.fsencode(name))
+            copier.copy(artifact.place(path_in_backup), to / name, lines, called=os.fsencode(name))
     filesystem.sync_filesystem(to)
     done.add(restoring.copied(copier, to))
     if warning := elsewhere.warning(to):

@@ -161,7 +161,7 @@ def _write_identity(settings: Settings, now: datetime) -> str:
 def _read(path: Path) -> str:
     """The file's first line, or "" where there is no such file."""
     try:
-        return small_files.read(path, _ID_BYTES).decode("ascii", "replace").partition("\n")[0].strip()
+        return small_files.read(path, _ID_BYTES, follow=False).decode("ascii", "replace").partition("\n")[0].strip()
     except FileNotFoundError:
         return ""
     except OSError as error:

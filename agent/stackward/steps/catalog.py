@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from stackward.config import Settings
+from stackward.core import records
 from stackward.core.artifacts import (
     CHECKSUM_SUFFIX,
     DUMPS,
@@ -29,7 +30,9 @@ from stackward.core.errors import SettingsError
 from stackward.core.index import DumpEntry, Index, TreeEntry, parse_index
 from stackward.core.model import display
 from stackward.core.records import NewerRecordError
+from stackward.steps import backup_paths
 from stackward.steps.backup_root import require
+from stackward.tools import filesystem, small_files
 
 _AHEAD = timedelta(minutes=10)
 
@@ -74,7 +77,7 @@ class Artifact:
         if entry:
             return entry.prefixes
         candidates = (stack, f"{MOUNTS}/{stack}", f"{DUMPS}/{stack}")
-        return tuple(path for path in candidates if os.path.lexists(self.path / path))
+        return tuple(path for path in candidates if filesystem.is_plain_directory(self.path, path))
 
     def trees(self, stack: str) -> tuple[TreeEntry, ...]:
         """The stack's trees in a data backup; told from directories where there is no index."""
@@ -82,10 +85,9 @@ class Artifact:
         if entry:
             return entry.trees
         found = []
-        if (self.path / stack).is_dir():
+        if filesystem.is_plain_directory(self.path, stack):
             found.append(_bare_tree("data", "data", stack))
-        mounts = self.path / MOUNTS / stack
-        names = sorted(os.listdir(mounts)) if mounts.is_dir() else []
+        names = sorted(entry.name for entry in self._entries(MOUNTS, stack) if entry.is_dir(follow_symlinks=False))
         return (*found, *(_bare_tree(name, "bind", f"{MOUNTS}/{stack}/{name}") for name in names))
 
     def dumps(self, stack: str) -> tuple[DumpEntry, ...]:
@@ -93,9 +95,23 @@ class Artifact:
         entry = self.index.stacks.get(stack) if self.index else None
         if entry:
             return entry.dumps
-        home = self.path / DUMPS / stack
-        names = sorted(os.listdir(home)) if home.is_dir() else []
+        names = sorted(entry.name for entry in self._entries(DUMPS, stack) if entry.is_file(follow_symlinks=False))
         return tuple(DumpEntry(name.partition(".")[0], "database", f"{DUMPS}/{stack}/{name}") for name in names)
+
+    def place(self, path: str) -> Path:
+        """Where the backup has what its index calls `path`; whoever wrote that may have been anybody.
+
+        Raises:
+            ValueError: the path is none of a backup's.
+            RefusedError: a link is on the way to it, or in its place.
+        """
+        return backup_paths.place(self.path, path)
+
+    def _entries(self, part: str, stack: str) -> list[os.DirEntry[str]]:
+        if not filesystem.is_plain_directory(self.path, f"{part}/{stack}"):
+            return []
+        with os.scandir(self.path / part / stack) as entries:
+            return list(entries)
 
     def incomplete(self, stack: str) -> str:
         """Why the backup may lack trees of `stack`, or ""."""
@@ -168,7 +184,7 @@ def _artifact(name: ArtifactName, path: Path) -> Artifact | None:
 
 def _data_artifact(name: ArtifactName, path: Path) -> Artifact:
     try:
-        text = (path / INDEX).read_text(encoding="utf-8")
+        text = small_files.read(path / INDEX, records.LARGEST_BYTES, follow=False).decode("utf-8")
     except FileNotFoundError:
         return Artifact(name, path, name.when, stacks=_stacks_by_directory(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -191,9 +207,11 @@ def _bare_tree(mount_name: str, kind: str, path: str) -> TreeEntry:
 def _stacks_by_directory(path: Path) -> tuple[str, ...]:
     names: set[str] = set()
     for directory in (path, path / MOUNTS, path / DUMPS):
+        if directory.is_symlink():
+            continue
         try:
             names.update(entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
     return tuple(sorted(names - RESERVED_STACK_NAMES))
 

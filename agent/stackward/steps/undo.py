@@ -23,12 +23,13 @@ from typing import Any, ClassVar
 
 from stackward.core import records
 from stackward.core.errors import RefusedError, StackwardError
+from stackward.core.fields import Fields
 from stackward.core.model import display
 from stackward.core.records import NewerRecordError
 from stackward.steps import crashpoints
 from stackward.steps.restore import placing
 from stackward.steps.volume import volume_move
-from stackward.tools import beneath, btrfs, compose, filesystem, process, signals
+from stackward.tools import beneath, btrfs, compose, filesystem, process, signals, small_files
 from stackward.tools.docker import Docker, DockerUnavailableError, HookTimeout, NotFoundError
 from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
 
@@ -74,6 +75,15 @@ class _Record:
 
 
 _OF_CONTAINERS = ("start", "unpause", "stop", "exec", "volume")
+# Which fields of a step are paths: absolute ones, or else nothing is done about the record.
+_PATHS = {
+    "rename": ("subject", "detail"),
+    "delete": ("subject",),
+    "discard": ("subject",),
+    "up": ("subject",),
+    "create": ("subject",),
+    "unit": ("detail",),
+}
 _PAUSES_SECONDS = (1.0, 3.0)
 _ASKED_SECONDS = 1.0  # what a killed Compose has asked for last: a start can be broken off when nobody waits for it
 
@@ -166,7 +176,7 @@ class Undo:
     def _if_open(path: Path, lock: int) -> Iterator[bool]:
         """Whether the record is there and its owner is gone; its lock is held for the body."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             yield False
             return
@@ -185,7 +195,7 @@ class Undo:
         found: set[str] = set()
         for path in self._directory.glob("*.json"):
             with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-                steps = json.loads(path.read_text(encoding="ascii"))["steps"]
+                steps = records.parse(small_files.read(path, records.LARGEST_BYTES, follow=False))["steps"]
                 found |= {str(step["subject"]) for step in steps if step["do"] in ("start", "unpause")}
         return frozenset(found)
 
@@ -307,26 +317,41 @@ def _read(path: Path) -> _Record | LeftAlone:
     """A record as this version understands all of it, or why it must be left alone."""
     document: dict[str, Any] = {}
     try:
-        document = records.parse(path.read_bytes())
+        document = records.parse(small_files.read(path, records.LARGEST_BYTES, follow=False))
         return _understood(document)
     except NewerRecordError as error:
         reason = display(str(document.get("reason") or "it does not say what"))
         why = f"undo record {path} (“{reason}”): {error}; only that version can take it back"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         why = f"undo record {path} cannot be read ({error!s}); look at it, put things right, and remove it"
     return LeftAlone(path, why, _owner(document))
 
 
 def _understood(document: dict[str, Any]) -> _Record:
-    """Raises NewerRecordError, and ValueError, TypeError or KeyError for what is no record."""
+    """Raises NewerRecordError, and ValueError for what is no record."""
     records.require_understood(document)
-    steps = tuple(Step(**records.known(Step, step)) for step in document["steps"])
-    for step in steps:
-        if step.do not in Undo.KNOWN:
-            raise NewerRecordError(f"a newer version made it (a step {step.do!r} is not known)")
-        if step.do == "volume":
-            volume_move.read(step.detail)
-    return _Record(str(document["reason"]), steps, _owner(document))
+    found = Fields(document, "it")
+    return _Record(found.text("reason"), tuple(map(_step, found.list("steps"))), _owner(document))
+
+
+def _step(document: object) -> Step:
+    found = Fields(records.known(Step, document), "a step of it")
+    step = Step(
+        do=found.text("do"),
+        subject=found.text("subject"),
+        detail=found.text("detail", ""),
+        timeout_seconds=found.seconds("timeout_seconds", 60.0),
+        project=found.text("project", ""),
+    )
+    if step.do not in Undo.KNOWN:
+        raise NewerRecordError(f"a newer version made it (a step {step.do[:40]!r} is not known)")
+    if step.do == "volume":
+        volume_move.read(step.detail)
+    for name in _PATHS.get(step.do, ()):
+        path = getattr(step, name)
+        if not path.startswith("/") or "\0" in path or ".." in path.split("/") or not path.strip("/"):
+            raise ValueError(f"{display(path)} is no path of a step {step.do!r}")
+    return step
 
 
 def _owner(document: dict[str, Any]) -> str:

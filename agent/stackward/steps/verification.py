@@ -22,11 +22,13 @@ from typing import Self
 from stackward.core.artifacts import MANIFEST, ArtifactKind
 from stackward.core.model import Outcome, display
 from stackward.core.progress import Progress
+from stackward.steps import backup_paths
 from stackward.steps.catalog import Artifact
-from stackward.tools import filesystem, manifest, process
+from stackward.tools import filesystem, manifest, process, small_files
 
 NAMED = 10_000  # findings beyond this many are counted, not named
 _THREADS = 2
+_CHECKSUM_BYTES = 64 << 10  # one line
 _CHUNK = 1 << 20
 _BATCH_FILES = 128
 _BATCH_BYTES = 64 << 20
@@ -106,9 +108,12 @@ def _check_file(artifact: Artifact, progress: Progress) -> Report:
     progress.step(f"verifying {report.artifact}", total_bytes=artifact.size_bytes)
     expected = ""
     try:
-        expected = artifact.checksum_path.read_text(encoding="ascii", errors="replace").lstrip("\\")[:64].lower()
+        content = small_files.read(artifact.checksum_path, _CHECKSUM_BYTES, follow=False)
+        expected = content.decode("ascii", "replace").lstrip("\\")[:64].lower()
     except FileNotFoundError:
         report.warnings.append(f"no {artifact.checksum_path.name}: its content cannot be compared")
+    except OSError as error:
+        report.add(Fault.DAMAGED, artifact.checksum_path.name, f"cannot be read: {error.strerror}")
     try:
         with _stoppable() as stop:
             found = _digest(os.fsencode(artifact.path), stop, progress)
@@ -160,7 +165,7 @@ def _look_for_trees(artifact: Artifact, report: Report, paths: Sequence[str] | N
     """A tree without a single file has no line that would miss it."""
     for entry in artifact.index.stacks.values() if artifact.index else ():
         for tree in entry.trees:
-            if (paths is None or tree.path in paths) and not os.path.isdir(artifact.path / tree.path):
+            if (paths is None or tree.path in paths) and not backup_paths.has_plain(artifact.path, tree.path):
                 report.add(Fault.MISSING, tree.path, "the whole tree", stacks=(entry.stack,))
 
 
@@ -180,21 +185,24 @@ def _lines(artifact: Artifact, report: Report) -> Iterator[manifest.Line]:
 
 def _parsed(artifact: Artifact, report: Report) -> Iterator[manifest.Line]:
     inside = os.fsencode(artifact.path) + b"/"
-    with open(artifact.checksum_path, "rb") as file:
-        for number, line in enumerate(file, 1):
+    try:
+        descriptor = filesystem.open_regular(artifact.checksum_path)
+    except OSError as error:
+        report.add(Fault.DAMAGED, MANIFEST, f"cannot be read: {error.strerror}")
+        return
+    with open(descriptor, "rb") as file:
+        for number, line in enumerate(manifest.lines_of(file), 1):
             try:
-                digest, path = manifest.parse_line(line)
+                yield manifest.parse_line(line, inside)
             except ValueError as error:
                 report.add(Fault.DAMAGED, MANIFEST, f"line {number}: {error}")
-                continue
-            yield digest, path.removeprefix(inside)
 
 
 def _walk(root: bytes, only: Sequence[bytes] | None) -> Iterator[bytes]:
     """Regular files below `root` (less the manifest itself) by their paths relative to it, sorted by path bytes."""
     own = os.fsencode(MANIFEST)
     for start in [b""] if only is None else sorted(only, key=lambda path: path + b"/"):
-        mode = _mode(root + b"/" + start) if start else stat.S_IFDIR
+        mode = _mode(root, start) if start else stat.S_IFDIR
         if stat.S_ISREG(mode):
             yield start
         if not stat.S_ISDIR(mode):
@@ -215,9 +223,13 @@ def _walk(root: bytes, only: Sequence[bytes] | None) -> Iterator[bytes]:
                 yield path
 
 
-def _mode(path: bytes) -> int:
+def _mode(root: bytes, path: bytes) -> int:
+    """Of what is at `path` below `root`; 0 where nothing is, or a link leads there."""
+    above, _, _ = path.rpartition(b"/")
+    if above and not filesystem.is_plain_directory(Path(os.fsdecode(root)), os.fsdecode(above)):
+        return 0
     try:
-        return os.lstat(path).st_mode
+        return os.lstat(root + b"/" + path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return 0
 

@@ -25,6 +25,10 @@ HASH_THREADS = 2
 _BATCH = 512
 _CHUNK = 1 << 20
 _BLOCK = 1 << 16  # the largest that a file system shares files in
+_HEX = b"0123456789abcdefABCDEF"
+_ABNORMAL = frozenset({b"", b".", b".."})  # what no part of a path in a backup is
+LONGEST_PATH = 3 * 4096  # a tree's path is at most 4096 bytes long, and it lies deeper in a backup
+_LONGEST_LINE = 2 * LONGEST_PATH + 128  # all of it escaped
 _ESCAPES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
 
 
@@ -35,21 +39,37 @@ def format_line(digest: str, path: bytes) -> bytes:
     return digest.encode("ascii") + b"  " + path + b"\n"
 
 
-def parse_line(line: bytes) -> Line:
-    """A line with or without its newline. Raises ValueError for what sha256sum would not take either."""
+def parse_line(line: bytes, inside: bytes = b"") -> Line:
+    """A line with or without its newline; `inside` is what an absolute path may begin with, and is left out.
+
+    Raises:
+        ValueError: sha256sum would not take it either, or it names what cannot be in a backup.
+    """
     line = line.removesuffix(b"\n")
     escaped = line.startswith(b"\\")
     digest, path = line[escaped : 64 + escaped], line[66 + escaped :]
     if len(digest) != 64 or line[64 + escaped : 66 + escaped] not in (b"  ", b" *") or not path:
         raise ValueError(f"not a line of a manifest: {line[:200]!r}")
-    int(digest, 16)
-    return digest.decode("ascii").lower(), (_unescape(path) if escaped else path).removeprefix(b"./")
+    if digest.translate(None, _HEX):
+        raise ValueError(f"not a line of a manifest: {line[:200]!r}")
+    path = (_unescape(path) if escaped else path).removeprefix(inside).removeprefix(b"./")
+    if len(path) > LONGEST_PATH or b"\0" in path or not _ABNORMAL.isdisjoint(path.split(b"/")):
+        raise ValueError(f"it names what cannot be in a backup: {path[:200]!r}")
+    return digest.decode("ascii").lower(), path
+
+
+def lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of an open manifest; of one that is too long to be one there is only the beginning."""
+    while line := file.readline(_LONGEST_LINE):
+        yield line
+        while len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+            line = file.readline(_LONGEST_LINE)
 
 
 def read(path: Path) -> Iterator[Line]:
     """The lines of a manifest. Raises ValueError (with the line's number) and OSError."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
+    with open(filesystem.open_regular(path), "rb") as file:
+        for number, line in enumerate(lines_of(file), 1):
             try:
                 yield parse_line(line)
             except ValueError as error:
@@ -90,7 +110,7 @@ def _write_piece(file: IO[bytes], piece: Piece) -> None:
     if isinstance(piece, bytes):
         file.write(piece)
     elif isinstance(piece, Extent):
-        with open(piece.path, "rb") as source:
+        with open(filesystem.open_regular(piece.path), "rb") as source:
             _write_extent(file, source, piece)
     else:
         with piece:
@@ -128,7 +148,7 @@ class Sorted:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with open(path, "rb") as file:
+        with open(filesystem.open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             self._bytes: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
 
@@ -154,6 +174,14 @@ class Sorted:
     def below(self, directory: bytes) -> Extent:
         """The lines of all that is in `directory`."""
         return Extent(self.path, self.find(directory + b"/"), self.find(directory + b"0"))  # "0" comes after "/"
+
+    def require_whole(self, directory: bytes) -> None:
+        """Raises ValueError where other lines than those of what is in `directory`, each once and in order, stand between."""
+        extent, last = self.below(directory), directory + b"/"
+        for _, path in self.lines(extent):
+            if path <= last or not path.startswith(directory + b"/"):
+                raise ValueError(f"lines of {self.path} are out of their order: {path[:200]!r}")
+            last = path
 
     def count(self, extent: Extent) -> int:
         starts = range(extent.start, extent.end, _CHUNK)

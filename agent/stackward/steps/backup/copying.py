@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from stackward.core import artifacts
+from stackward.steps import backup_paths
 from stackward.steps.backup.day import Day
 from stackward.tools import filesystem, manifest, rsync, tree_root
 from stackward.tools.tree_root import TreeRoot
@@ -49,7 +50,7 @@ def first_pass(
     changed, not size and time.
     """
     target = day.place(relative)
-    shared = base / relative if base is not None and (base / relative).is_dir() else None
+    shared = base / relative if base is not None and backup_paths.has_plain(base, relative) else None
     if not day.began_from(base):  # what it began from may be older, and hide what changed behind an unchanged time
         if day.subvolume and base is not None:
             day.fill(relative, base)
@@ -78,7 +79,7 @@ def section(day: Day, relative: str, base: Path | None) -> tuple[manifest.Sectio
     """The manifest lines of a part, from a full walk. Returns them, how many they are, and how many are new."""
     if day.subvolume and not day.began_from(base):
         base = None  # inode numbers mean the same in both only where one began as a snapshot of the other
-    shared = base / relative if base is not None else None
+    shared = base / relative if base is not None and backup_paths.has_plain(base, relative) else None
     files = walk(day.place(relative), shared, os.fsencode(relative))
     known = _with_digests(files, _lines_of(base, relative))
     spool: IO[bytes] = tempfile.TemporaryFile(dir=day.root)  # noqa: SIM115 - whoever writes the manifest closes it
@@ -93,11 +94,9 @@ def section(day: Day, relative: str, base: Path | None) -> tuple[manifest.Sectio
 
 
 def are_readable(base: Path, relative: str) -> bool:
-    """Whether a backup's manifest has nothing but lines where those of the part stand."""
+    """Whether a backup's manifest has nothing but lines of the part, in their order, where these stand."""
     try:
-        lines = manifest.Sorted(base / artifacts.MANIFEST)
-        for _ in lines.lines(lines.below(os.fsencode(relative))):
-            pass
+        manifest.Sorted(base / artifacts.MANIFEST).require_whole(os.fsencode(relative))
     except (OSError, ValueError):
         return False
     return True

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from stackward.core import artifacts
+from stackward.core import artifacts, records
 from stackward.core.index import Index, StackEntry, parse_index
-from stackward.tools import btrfs, filesystem, manifest, process
+from stackward.steps import backup_paths
+from stackward.tools import btrfs, filesystem, manifest, process, small_files
 
 _TOO_MANY_LINKS = "Too many links"
 
@@ -38,13 +39,14 @@ class Day:
         return backup is not None and self.origin == backup
 
     def place(self, relative: str) -> Path:
-        return self.path / relative
+        """Where the day has a part. Raises ValueError for what is none, RefusedError where a link is on the way."""
+        return backup_paths.place(self.path, relative)
 
     def discard(self, relative: str) -> None:
         """Remove a part; it need not be there. A stack's directory of mounts goes with the last of them."""
         part = self.place(relative)
         filesystem.remove_tree(part)
-        if part.parent.parent == self.place(artifacts.MOUNTS):
+        if part.parent.parent == self.path / artifacts.MOUNTS:
             with suppress(OSError):  # another is in it, or it is not there
                 part.parent.rmdir()
 
@@ -55,9 +57,9 @@ class Day:
             CommandError: it could not be made whole.
         """
         self.discard(relative)
-        source, target = backup / relative, self.path / relative
-        if not source.is_dir():
+        if not backup_paths.has_plain(backup, relative):
             return
+        source, target = backup / relative, self.place(relative)
         target.parent.mkdir(parents=True, exist_ok=True)
         copy: list[process.Argument] = ["cp", "--archive", "--no-target-directory"]
         if not self.subvolume:
@@ -83,6 +85,7 @@ def begin(root: Path, name: str, run_id: str, base: Path | None, *, owner: str =
         return Day(root, path, subvolume=False)
     if base is not None and filesystem.is_subvolume(base):
         btrfs.snapshot(base, path, read_only=False)
+        backup_paths.drop_strangers(path)
         return Day(root, path, subvolume=True, origin=base)
     btrfs.create_subvolume(path)
     path.chmod(0o700)
@@ -187,16 +190,22 @@ def discard_stack(day: Day, entry: StackEntry) -> None:
 
 
 def carried_sections(backup: Path, entries: Iterable[StackEntry]) -> list[manifest.Section]:
-    """The lines of a published backup that belong to these stacks. Raises OSError, ValueError."""
+    """The lines of a published backup that belong to these stacks.
+
+    Raises:
+        OSError, ValueError: they cannot be read, or lines that belong to nothing of these stand between them.
+    """
     lines = manifest.Sorted(backup / artifacts.MANIFEST)
     prefixes = [os.fsencode(prefix) for entry in entries for prefix in entry.prefixes]
+    for prefix in prefixes:
+        lines.require_whole(prefix)
     return [manifest.Section(prefix + b"/", (lines.below(prefix),)) for prefix in prefixes]
 
 
 def read_index(backup: Path) -> Index | None:
     """The index of a published backup; None where there is none, or none that can be read."""
     try:
-        return parse_index((backup / artifacts.INDEX).read_text(encoding="utf-8"))
+        return parse_index(small_files.read(backup / artifacts.INDEX, records.LARGEST_BYTES, follow=False))
     except (OSError, ValueError):
         return None
 

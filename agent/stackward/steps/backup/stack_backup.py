@@ -20,7 +20,7 @@ from stackward.core.index import DumpEntry, StackEntry, TreeEntry
 from stackward.core.model import Counts, Stack, Tree, display
 from stackward.core.patterns import rsync_filters
 from stackward.core.progress import Progress
-from stackward.steps import crashpoints, quiesce
+from stackward.steps import backup_paths, crashpoints, quiesce
 from stackward.steps.backup import copying, dumps, hooks, second_pass, sources, tree_backup
 from stackward.steps.backup.day import Day
 from stackward.steps.backup.tree_backup import Last, TreeCopy
@@ -72,8 +72,10 @@ class Base:
     suspect: str = ""
 
     def tree(self, path: str) -> Last | None:
-        """The tree that lies at `path` in the backup."""
+        """The tree that lies at `path` in the backup; none where a link leads to another one."""
         tree = next((tree for tree in self.entry.trees if tree.path == path), None)
+        if tree is not None and backup_paths.has_link(self.path, path):
+            return None
         return Last(self.path, tree, self.entry.began, self.suspect) if tree is not None else None
 
 

@@ -12,12 +12,13 @@ from stackward.core.model import display
 from stackward.core.units import format_bytes
 from stackward.steps import backup_root, catalog
 from stackward.steps.doctor import Facts, Finding, error, info, ok, warn
-from stackward.tools import filesystem
+from stackward.tools import filesystem, small_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ROOM_TO_SPARE = 1.1
+_ID_BYTES = 4096
 
 
 def look(facts: Facts) -> Iterator[Finding]:
@@ -141,6 +142,6 @@ def _damaged(facts: Facts) -> Iterator[Finding]:
 
 def _first_line(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii", errors="replace").partition("\n")[0].strip()
+        return small_files.read(path, _ID_BYTES, follow=False).decode("ascii", "replace").partition("\n")[0].strip()
     except OSError:
         return ""

@@ -59,18 +59,20 @@ def place_data(settings: Settings, source: Source, stack: str, place: Path) -> N
 
     Raises:
         NotDerivableError: there is no room.
+        RefusedError: a link is in the place of one of its trees.
         CommandError, OSError: it could not be made.
     """
     if source.data is None:
         return
+    originals = {tree.path: source.data.place(tree.path) for tree in source.trees(stack)}
     if filesystem.is_subvolume(source.data.path):
         btrfs.snapshot(source.data.path, place, read_only=False)
         return
     if why := no_room(settings, source, stack):
         raise NotDerivableError(why)
     place.mkdir(mode=0o700)
-    for tree in source.trees(stack):
-        original, target = source.data.path / tree.path, place / tree.path
+    for path, original in originals.items():
+        target = place / path
         if original.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
             process.run(["cp", "--archive", "--reflink=auto", "--no-target-directory", "--", original, target])

@@ -12,19 +12,21 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from stackward.core import records as formats
+from stackward.core.artifacts import require_name
 from stackward.core.errors import RefusedError, StackwardError
+from stackward.core.fields import Fields, is_plain_path
 from stackward.core.model import display
 from stackward.core.records import NewerRecordError
 from stackward.steps import verified_copy
 from stackward.steps.restore import home, placing
-from stackward.tools import beneath, btrfs, filesystem
+from stackward.tools import beneath, btrfs, filesystem, small_files
 from stackward.tools.beneath import LinkOnTheWayError
 from stackward.tools.process import CommandError
 
@@ -128,30 +130,58 @@ def _all(directory: Path) -> Iterator[Record | LeftAlone]:
 def _read(path: Path) -> Record | LeftAlone:
     document: dict[str, Any] = {}
     try:
-        document = formats.parse(path.read_bytes())
-        return parse(document)
+        document = formats.parse(small_files.read(path, formats.LARGEST_BYTES, follow=False))
+        return parse(document, path.name.removesuffix(".json"))
     except NewerRecordError as error:
         what = display(str(document.get("what") or "a restore"))
         return LeftAlone(path, f"{what}, kept in {display(path)}: {error}; only that version can undo it", document)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError) as error:
         why = f"the record {display(path)} of a restore cannot be read ({error}); look at it, and remove it"
         return LeftAlone(path, why, document)
 
 
-def parse(document: dict[str, Any]) -> Record:
-    """The record that a document says.
+def parse(document: dict[str, Any], of_run: str) -> Record:
+    """The record of the run `of_run` that a document says.
+
+    Every path is absolute and plain, and what is deleted some day is of the shape that we give it.
 
     Raises:
         NewerRecordError: only a newer version understands it.
-        ValueError, TypeError, KeyError: it is no record of a restore.
+        ValueError: it is no record of a restore, or none of ours.
     """
     formats.require_understood(document)
-    found = formats.known(Record, document)
-    found["entries"] = tuple(Entry(**formats.known(Entry, entry)) for entry in document["entries"])
-    found["directories"] = tuple(document["directories"])
-    found["requires"] = formats.requirements(document.get(formats.REQUIRES, ()))
-    datetime.fromisoformat(found.get("undone_at") or found["at"])
-    return Record(**found)
+    found = Fields(formats.known(Record, document), "it")
+    run = require_name(found.text("run"))
+    if run != of_run:
+        raise ValueError(f"it is of the run {run}")
+    directories = found.texts("directories")
+    for directory in directories:
+        if not is_plain_path(directory) or not home.is_ours(Path(directory), run):
+            raise ValueError(f"{display(directory)} is no directory that a restore keeps things in")
+    entries = tuple(_entry(entry, directories) for entry in found.list("entries"))
+    return Record(
+        run=run,
+        at=found.instant("at"),
+        subject=found.text("subject"),
+        what=found.text("what"),
+        entries=entries,
+        directories=directories,
+        whole_stack=found.flag("whole_stack", default=False),
+        done=found.flag("done", default=False),
+        undone=found.flag("undone", default=False),
+        undone_at=found.instant("undone_at", ""),
+        requires=formats.requirements(document.get(formats.REQUIRES, ())),
+    )
+
+
+def _entry(document: object, directories: Sequence[str]) -> Entry:
+    found = Fields(formats.known(Entry, document), "an entry of it")
+    entry = Entry(
+        found.path("place"), found.path("kept"), found.text("identity", ""), copied=found.flag("copied", default=False)
+    )
+    if not any(Path(directory) in Path(entry.kept).parents for directory in directories):
+        raise ValueError(f"{display(entry.kept)} is in no directory of it")
+    return entry
 
 
 def places_of_ours(directory: Path) -> tuple[Path, ...]:

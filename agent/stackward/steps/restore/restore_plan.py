@@ -75,11 +75,15 @@ def _chosen(artifacts: Sequence[Artifact], stack: str, wanted: str | None) -> Ar
 
 
 def targets(artifact: Artifact, stack: Stack) -> tuple[tuple[Target, ...], tuple[TreeEntry, ...]]:
-    """Each tree of the backup with its place now, and the trees that have none."""
+    """Each tree of the backup with its place now, and the trees that have none.
+
+    Raises:
+        RefusedError: a link is in the place of one of them.
+    """
     found, homeless = [], []
     for entry in artifact.trees(stack.name):
         tree = _tree_for(entry, stack.trees)
-        source = artifact.path / entry.path
+        source = artifact.place(entry.path)
         if tree is not None:
             found.append(Target(entry, source, tree.path, tree))
         elif entry.kind == TreeKind.DATA:
@@ -119,7 +123,7 @@ def locate(artifact: Artifact, stack: str, path: str, directory: Path | None) ->
         SettingsError: it leads outside, or means several.
         StackwardError: the backup does not hold it.
     """
-    roots = [(tree, artifact.path / tree.path) for tree in artifact.trees(stack)]
+    roots = [(tree, artifact.place(tree.path)) for tree in artifact.trees(stack)]
     return locate_in(roots, path, directory, f"{artifact.name.name} holds no {display(path)} of {display(stack)}")
 
 

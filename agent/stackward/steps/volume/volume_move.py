@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
-from stackward.core import records
+from stackward.core import artifacts, records
 from stackward.core.errors import StackwardError
+from stackward.core.fields import Fields
 from stackward.core.model import Container, display
 from stackward.tools import filesystem
 from stackward.tools.docker import PROJECT_LABEL, Docker, DockerError
@@ -56,12 +57,8 @@ def read(written: str) -> VolumeMove:
         NewerRecordError: it requires what this version does not know.
         ValueError: it is none.
     """
-    found = records.known(VolumeMove, records.parse(written))
-    labels = found.get("labels")
-    words = (found.get("name"), found.get("target"), *(labels.values() if isinstance(labels, dict) else (None,)))
-    if not all(isinstance(word, str) for word in words):
-        raise ValueError("it does not say which volume is moved where")
-    return VolumeMove(**found)
+    found = Fields(records.known(VolumeMove, records.parse(written)), "a move of a volume")
+    return VolumeMove(artifacts.require_name(found.text("name")), found.path("target", ""), found.words("labels"))
 
 
 def options_for(target: Path) -> dict[str, str]:
