@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from stackward.core.errors import ExitCode
 from stackward.core.model import JobResult, Outcome
 from stackward.core.progress import Silent
 from stackward.jobs import backup_config, backup_data, drill
@@ -386,6 +387,21 @@ def test_a_forged_backup_is_not_run_and_a_forged_override_gives_no_rights(drille
     for why in ("web is privileged", "web has `pid: host`", f"web mounts {tmp_path}"):
         assert why in part.reasons[0]
     assert not canary.exists()
+    assert drilled.left() == []
+
+
+def test_a_damaged_file_is_left_out_and_named_and_is_no_proof(drilled: Drilled) -> None:
+    """No verify has to have run before."""
+    directory = drilled.stack("shop", "test ! -e /data/f && test -e /data/g")
+    (directory / "data/g").write_text("good")
+    day = drilled.backups / drilled.back_up()
+    (day / directory.name / "f").write_text("rotten")
+    result = drilled.drill()
+    part = parts_of(result)["shop"]
+    assert part.outcome is Outcome.FAILED
+    assert part.reasons[0] == f"{day.name} is damaged, 1 file of it left out: {directory.name}/f is damaged"
+    assert len(part.reasons) == 1  # its probe found the other file, and not this one
+    assert result.exit_code == ExitCode.DAMAGED
     assert drilled.left() == []
 
 

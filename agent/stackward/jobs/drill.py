@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from stackward.config import Settings
 from stackward.core.counts import Counted
-from stackward.core.errors import RefusedError, StackwardError
+from stackward.core.errors import ExitCode, RefusedError, StackwardError
 from stackward.core.model import JobResult, Outcome, Stack, StackResult, display
 from stackward.core.progress import Progress
 from stackward.core.staging import PROXY
@@ -33,13 +33,14 @@ from stackward.steps.instance.drill_source import NotDerivableError, Source
 from stackward.steps.instance.place import Place
 from stackward.steps.instance.staging import Plan
 from stackward.steps.undo import Step, Undo, WayBackError
-from stackward.store import Drill, Store
+from stackward.store import Drill, Store, is_damaged
 from stackward.tools import filesystem
 from stackward.tools.docker import Docker, DockerError
 
 WAIT_SECONDS = 1800.0  # a database that recovers may need minutes
 _LOG_LINES = 1000
 _LOGS_KEPT = 5
+_DAMAGED_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class _Seen:
     wrong: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     counted: Counted | None = None
+    damaged: bool = False
 
 
 def require_wanted(
@@ -110,6 +112,7 @@ def run(
     image = staging.own_image(means.docker)
     parts = []
     proofs: dict[str, list[str]] = {}
+    damaged = False
     for number, stack in enumerate(chosen):
         seen = _Seen()
         if alike := next(strangers.called_alike(stack.project + DRILL_SUFFIX, stacks), None):
@@ -117,11 +120,17 @@ def run(
         else:
             part, seen = _drill(means, means.docker, stack, artifacts, wanted, image, number, unsigned=unsigned)
         parts.append(part)
+        damaged = damaged or seen.damaged
         proofs[display(stack.name)] = list(seen.proofs)
         means.store.record_drill(
             stack.name, means.now, part.outcome, part.artifact, seen.proofs, part.reasons, seen.counted
         )
-    return JobResult(Outcome.worst([part.outcome for part in parts]), stacks=tuple(parts), details={"proofs": proofs})
+    return JobResult(
+        Outcome.worst([part.outcome for part in parts]),
+        stacks=tuple(parts),
+        exit_code=ExitCode.DAMAGED if damaged else ExitCode.OK,
+        details={"proofs": proofs},
+    )
 
 
 def _chosen(stacks: Sequence[Stack], names: Sequence[str]) -> list[Stack]:
@@ -184,7 +193,9 @@ def _seen(
         with means.undo.promised(f"drill of {stack.name}", left), ExitStack() as held:
             means.progress.step(f"{display(stack.name)}: laying out {source.name}")
             filesystem.remove_tree(home)
-            drill_copy.place_data(means.settings, source, stack.name, data)
+            damaged = drill_copy.place_data(
+                means.settings, source, stack.name, data, proven=_is_proven(means, source), progress=means.progress
+            )
             unpacked = drill_config.place(
                 means.settings, artifacts, source.config, stack, home, held, unsigned=unsigned
             )
@@ -196,9 +207,26 @@ def _seen(
             if plan.refusals:
                 raise NotDerivableError(drill_copy.told(plan.refusals, data, unpacked, source))
             staging.write(plan)
-            return _boot(means, docker, copy, plan, source)
+            return _with_damage(_boot(means, docker, copy, plan, source), source, damaged)
     except WayBackError as error:
         return _Seen(wrong=(f"not all of the drill could be removed yet: {error.message}",))
+
+
+def _is_proven(means: Means, source: Source) -> bool:
+    """Whether the data backup was read since it was made, and nothing of it is known to be damaged."""
+    said = means.store.verified().get(source.name)
+    return source.data is not None and said is not None and not is_damaged(said) and said.at >= source.data.made_at
+
+
+def _with_damage(seen: _Seen, source: Source, damaged: Sequence[str]) -> _Seen:
+    """What boots without its damaged files proves them no more."""
+    if not damaged:
+        return seen
+    more = " …" if len(damaged) > _DAMAGED_SHOWN else ""
+    named = "; ".join(damaged[:_DAMAGED_SHOWN])
+    files = "file" if len(damaged) == 1 else "files"
+    wrong = f"{source.name} is damaged, {len(damaged)} {files} of it left out: {named}{more}"
+    return replace(seen, wrong=(wrong, *seen.wrong), counted=None, damaged=True)
 
 
 def _place(stack: Stack, copy: Copy, home: Path, routes: tuple[IPv4Network, ...]) -> Place:

@@ -7,7 +7,7 @@ takes for a backup; whatever is left of a killed drill goes with its undo record
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,18 @@ from typing import Any
 from stackward.config import Settings
 from stackward.core.artifacts import incoming_name
 from stackward.core.model import Stack, Tree, TreeKind, display
+from stackward.core.progress import Progress, Silent
 from stackward.core.staging import Move, Refusal
 from stackward.core.staging_facts import within
 from stackward.core.units import format_bytes
 from stackward.steps.appliance_id import owner
+from stackward.steps.catalog import Artifact
 from stackward.steps.instance import staging
 from stackward.steps.instance.drill_config import EMPTY, Unpacked
 from stackward.steps.instance.drill_source import NotDerivableError, Source
-from stackward.tools import btrfs, compose, filesystem, process
+from stackward.steps.verification import Fault, check, checksums
+from stackward.steps.verified_copy import Checksums, Copier
+from stackward.tools import beneath, btrfs, compose, filesystem
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,19 @@ def no_room(settings: Settings, source: Source, stack: str) -> str:
     return f"a copy needs {format_bytes(needed)} in BACKUP_ROOT, where {format_bytes(free)} are free; on Btrfs it needs none"
 
 
-def place_data(settings: Settings, source: Source, stack: str, place: Path) -> None:
-    """Make the copy of the stack's data.
+def place_data(
+    settings: Settings,
+    source: Source,
+    stack: str,
+    place: Path,
+    *,
+    proven: bool = False,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Make the copy of the stack's data, and check each file; returns what is damaged, which the copy does not hold.
+
+    A copy is checked while it is made. A snapshot needs no copying: unless the backup is `proven` (it was verified since it
+    was made), its files are read once.
 
     Raises:
         NotDerivableError: there is no room.
@@ -63,19 +78,33 @@ def place_data(settings: Settings, source: Source, stack: str, place: Path) -> N
         CommandError, OSError: it could not be made.
     """
     if source.data is None:
-        return
+        return []
     originals = {tree.path: source.data.place(tree.path) for tree in source.trees(stack)}
     if filesystem.is_subvolume(source.data.path):
         btrfs.snapshot(source.data.path, place, read_only=False)
-        return
+        return [] if proven else _without_damage(source.data, list(originals), place, progress or Silent())
     if why := no_room(settings, source, stack):
         raise NotDerivableError(why)
     place.mkdir(mode=0o700)
+    copier = Copier()
     for path, original in originals.items():
-        target = place / path
         if original.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            process.run(["cp", "--archive", "--reflink=auto", "--no-target-directory", "--", original, target])
+            lines = checksums(source.data, os.fsencode(path))
+            beneath.make_directories((place / path).parent)
+            copier.copy(
+                original, place / path, Checksums(lines) if lines is not None else None, called=os.fsencode(path)
+            )
+    return [f"{display(os.fsdecode(one.path))} {one.why}" for one in copier.result.left_out]
+
+
+def _without_damage(backup: Artifact, paths: Sequence[str], place: Path, progress: Progress) -> list[str]:
+    """Remove from the snapshot at `place` what the backup's checksums do not vouch for; returns what is wrong, in words."""
+    report = check(backup, progress, paths)
+    for finding in report.findings:
+        if finding.fault is not Fault.MISSING:
+            filesystem.remove(place / finding.path)
+    told = [f"{display(finding.path)} is {finding.fault}" for finding in report.findings]
+    return told + ([f"{report.damaged - len(told)} more"] if report.damaged > len(told) else [])
 
 
 def read(data: Path, unpacked: Unpacked, source: Source) -> Copy:
