@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from stackward.core.model import Counts, JobResult, Outcome, StackResult
 from stackward.core.records import NewerRecordError
 from stackward.jobs import prune
 from stackward.observe.notice import Channel, Kind, Message
-from stackward.steps import catalog, left_alone
+from stackward.steps import catalog, left_alone, undo_records
 from stackward.steps.backup import day_plan
 from stackward.steps.report.view import look
 from stackward.steps.restore import kept, restore_plan
@@ -528,3 +529,27 @@ def test_what_is_no_format_is_no_newer_version(format_):
 def test_what_is_no_document_is_a_value_error(text):
     with pytest.raises(ValueError):
         records.parse(text)
+
+
+# What is written is what is read.
+
+
+def test_every_field_of_a_step_comes_back_from_its_record(tmp_path):
+    step = Step("rename", str(tmp_path / "aside"), str(tmp_path / "place"), 7.5, "shop", "a-file:system")
+    assert not [field.name for field in fields(Step) if getattr(step, field.name) == field.default]
+    with Undo(tmp_path / "undo", None).noted("a test", [step]):
+        (path,) = (tmp_path / "undo").glob("*.json")
+        found = undo_records.read(path, Undo.KNOWN)
+    assert found.steps == (step,)
+
+
+def test_every_field_of_what_a_restore_kept_comes_back_from_its_record(tmp_path):
+    home = f"/opt/docker/{KEPT}/20261121T120000-abcdef"
+    entry = kept.Entry("/opt/docker/shop/data", f"{home}/1.old", "a-file:system", copied=True)
+    record = kept.Record(
+        "20261121T120000-abcdef", NOW.isoformat(), "shop", "a restore", (entry,), (home,), whole_stack=True, done=True,
+        undone=True, undone_at=NOW.isoformat(),
+    )  # fmt: skip
+    assert not [field.name for field in fields(kept.Entry) if getattr(entry, field.name) == field.default]
+    kept.write(tmp_path, record)
+    assert list(kept.records(tmp_path)) == [record]

@@ -9,7 +9,6 @@ A record that cannot be read, or that says what only a newer version knows, stay
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -17,75 +16,24 @@ import time
 import uuid
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from stackward.core import records
-from stackward.core.errors import RefusedError, StackwardError
-from stackward.core.fields import Fields
+from stackward.core.errors import StackwardError
 from stackward.core.model import display
-from stackward.core.records import NewerRecordError
-from stackward.steps import crashpoints
-from stackward.steps.restore import placing
+from stackward.steps import crashpoints, undo_records, ways_back
+from stackward.steps.undo_records import LeftAlone, Step
 from stackward.steps.volume import volume_move
-from stackward.tools import beneath, btrfs, compose, filesystem, process, signals, small_files
+from stackward.tools import btrfs, compose, filesystem, process, signals, small_files
 from stackward.tools.docker import Docker, DockerUnavailableError, HookTimeout, NotFoundError
-from stackward.tools.host import Bridge, BridgeError, BridgeUnavailableError
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step back.
-
-    `do` is "start", "unpause" or "stop" (`subject`: a container's ID), "exec" (`detail`: the command, run in the container
-    `subject`), "rename" (`subject` back to `detail`; whatever stands at `detail` is moved aside, to `subject` + ".undone"),
-    "copy-back" (the same by copying, where no rename leads from one to the other; `identity` is then what stood at `detail`),
-    "up" (the compose project in the directory `subject`, or only its service `detail`), "create" (the containers of that
-    service, without starting them), "discard" (removes that project,
-    then `subject` itself and the path `detail`, if any), "delete" (removes the path `subject`), "unit" (starts the host's
-    unit `subject` through the bridge in the directory `detail`, if it answers), or "volume" (`detail`: a
-    `volume_move.VolumeMove`, settled). `project` is what the one that is discarded is called.
-
-    `identity` (`beneath.identity`) is that of what is renamed or deleted: anything else is left where it is.
-    """
-
-    do: str
-    subject: str
-    detail: str = ""
-    timeout_seconds: float = 60.0
-    project: str = ""
-    identity: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LeftAlone:
-    """An open record that this version must not act on, and why. `owner` is "" where even that cannot be read."""
-
-    path: Path
-    why: str
-    owner: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    reason: str
-    steps: tuple[Step, ...]
-    owner: str
-
 
 _OF_CONTAINERS = ("start", "unpause", "stop", "exec", "volume")
-# Which fields of a step are paths: absolute ones, or else nothing is done about the record.
-_PATHS = {
-    "rename": ("subject", "detail"),
-    "delete": ("subject",),
-    "discard": ("subject",),
-    "up": ("subject",),
-    "create": ("subject",),
-    "unit": ("detail",),
-}
-_PAUSES_SECONDS = (1.0, 3.0)
 _ASKED_SECONDS = 1.0  # what a killed Compose has asked for last: a start can be broken off when nobody waits for it
+
+
+__all__ = ["LeftAlone", "Step", "Undo", "WayBackError"]
 
 
 class WayBackError(StackwardError):
@@ -167,7 +115,7 @@ class Undo:
         found = []
         for path in sorted(self._directory.glob("*.json")):
             with self._if_open(path, fcntl.LOCK_SH) as is_open:
-                if is_open and isinstance(record := _read(path), LeftAlone):
+                if is_open and isinstance(record := undo_records.read(path, self.KNOWN), LeftAlone):
                     found.append(record)
         return found
 
@@ -200,7 +148,7 @@ class Undo:
         return frozenset(found)
 
     def _take_back_file(self, path: Path, left: set[str]) -> list[str]:
-        record = _read(path)
+        record = undo_records.read(path, self.KNOWN)
         if isinstance(record, LeftAlone):
             left.update({record.owner} - {""})
             return [f"{record.why}; no step of it was taken"]
@@ -301,128 +249,17 @@ class Undo:
         "unpause": lambda self, step, _since: self._engine().unpause(step.subject),
         "stop": lambda self, step, _since: self._engine().stop(step.subject),
         "exec": _exec,
-        "rename": lambda _self, step, _since: _rename_back(Path(step.subject), Path(step.detail), step.identity),
-        "copy-back": lambda _self, step, _since: _copy_back(Path(step.subject), Path(step.detail), step.identity),
-        "up": lambda _self, step, _since: _up(step),
-        "create": lambda _self, step, _since: _create(step),
+        "rename": lambda _self, step, _since: ways_back.rename_back(
+            Path(step.subject), Path(step.detail), step.identity
+        ),
+        "copy-back": lambda _self, step, _since: ways_back.copy_back(
+            Path(step.subject), Path(step.detail), step.identity
+        ),
+        "up": lambda _self, step, _since: ways_back.up(step),
+        "create": lambda _self, step, _since: ways_back.create(step),
         "discard": lambda self, step, _since: self._discard(step),
-        "delete": lambda _self, step, _since: _delete(Path(step.subject), step.identity),
-        "unit": lambda _self, step, _since: _unit(step),
+        "delete": lambda _self, step, _since: ways_back.delete(Path(step.subject), step.identity),
+        "unit": lambda _self, step, _since: ways_back.unit(step),
         "volume": lambda self, step, _since: volume_move.settle(self._engine(), step.detail),
     }
     KNOWN: ClassVar[frozenset[str]] = frozenset(_ACTS)
-
-
-def _read(path: Path) -> _Record | LeftAlone:
-    """A record as this version understands all of it, or why it must be left alone."""
-    document: dict[str, Any] = {}
-    try:
-        document = records.parse(small_files.read(path, records.LARGEST_BYTES, follow=False))
-        return _understood(document)
-    except NewerRecordError as error:
-        reason = display(str(document.get("reason") or "it does not say what"))
-        why = f"undo record {path} (“{reason}”): {error}; only that version can take it back"
-    except (OSError, ValueError) as error:
-        why = f"undo record {path} cannot be read ({error!s}); look at it, put things right, and remove it"
-    return LeftAlone(path, why, _owner(document))
-
-
-def _understood(document: dict[str, Any]) -> _Record:
-    """Raises NewerRecordError, and ValueError for what is no record."""
-    records.require_understood(document)
-    found = Fields(document, "it")
-    return _Record(found.text("reason"), tuple(map(_step, found.list("steps"))), _owner(document))
-
-
-def _step(document: object) -> Step:
-    found = Fields(records.known(Step, document), "a step of it")
-    step = Step(
-        do=found.text("do"),
-        subject=found.text("subject"),
-        detail=found.text("detail", ""),
-        timeout_seconds=found.seconds("timeout_seconds", 60.0),
-        project=found.text("project", ""),
-    )
-    if step.do not in Undo.KNOWN:
-        raise NewerRecordError(f"a newer version made it (a step {step.do[:40]!r} is not known)")
-    if step.do == "volume":
-        volume_move.read(step.detail)
-    for name in _PATHS.get(step.do, ()):
-        path = getattr(step, name)
-        if not path.startswith("/") or "\0" in path or ".." in path.split("/") or not path.strip("/"):
-            raise ValueError(f"{display(path)} is no path of a step {step.do!r}")
-    return step
-
-
-def _owner(document: dict[str, Any]) -> str:
-    """Who wrote it: one run, also where it wrote several. Before records said so there was only the process."""
-    found = document.get("owner") or document.get("pid")
-    return str(found) if isinstance(found, (str, int)) else ""
-
-
-def _up(step: Step) -> None:
-    """A project that does not start by then would not start at the next tick either: the job that minds it says so."""
-    if os.path.isdir(step.subject):
-        with suppress(process.CommandError, compose.ComposeError):
-            _insist(lambda: compose.up(Path(step.subject), (step.detail,) if step.detail else ()))
-
-
-def _create(step: Step) -> None:
-    """Nobody minds a container that is not there: until it is, or its compose file has the service no more, this fails."""
-    directory = Path(step.subject)
-    if not directory.is_dir():
-        return
-    try:
-        _insist(lambda: compose.create(directory, (step.detail,)))
-    except process.CommandError:
-        if compose.is_readable(directory) and step.detail not in (compose.resolve(directory).get("services") or {}):
-            return
-        raise
-
-
-def _insist(act: Callable[[], None]) -> None:
-    """Try it a few times: Docker may yet be at what a killed Compose has asked it for, and a name be taken meanwhile."""
-    for pause_seconds in _PAUSES_SECONDS:
-        try:
-            return act()
-        except process.CommandError:
-            time.sleep(pause_seconds)
-    return act()
-
-
-def _unit(step: Step) -> None:
-    with suppress(BridgeUnavailableError, BridgeError):
-        Bridge(Path(step.detail)).start(step.subject)
-
-
-def _rename_back(moved: Path, place: Path, identity: str) -> None:
-    if identity and beneath.identity(place) == identity:
-        return
-    if beneath.status(moved) is None:
-        if beneath.status(place) is None:
-            raise FileNotFoundError(
-                errno.ENOENT, "neither is there: is its disk mounted?", str(moved), None, str(place)
-            )
-        return
-    if identity and beneath.identity(moved) != identity:
-        raise RefusedError(f"{display(moved)} is not what was moved there", hint="look at what replaced it")
-    if beneath.status(place) is not None:
-        undone = moved.with_name(moved.name + ".undone")
-        btrfs.delete_directory(undone)
-        filesystem.rename_new(place, undone)
-    filesystem.rename_new(moved, place)
-    filesystem.sync_parents(place, moved)
-
-
-def _copy_back(kept: Path, place: Path, original: str) -> None:
-    if beneath.status(kept) is None:
-        return
-    if beneath.identity(place) != original:
-        placing.bring(kept, place)
-    btrfs.delete_directory(kept)
-    filesystem.sync_parents(kept)
-
-
-def _delete(path: Path, identity: str) -> None:
-    if not identity or beneath.identity(path) == identity:
-        btrfs.delete_directory(path)
