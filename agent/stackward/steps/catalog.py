@@ -25,11 +25,13 @@ from stackward.core.artifacts import (
     ArtifactName,
     parse_name,
 )
-from stackward.core.errors import SettingsError
+from stackward.core.errors import RefusedError, SettingsError
 from stackward.core.index import DumpEntry, Index, TreeEntry, parse_index
 from stackward.core.model import display
+from stackward.steps import artifact_files
 from stackward.steps.backup_root import require
 
+_INDEX_BYTES = 64 << 20
 _AHEAD = timedelta(minutes=10)
 
 
@@ -78,10 +80,9 @@ class Artifact:
         if entry:
             return entry.trees
         found = []
-        if (self.path / stack).is_dir():
+        if stack in artifact_files.directories(self.path):
             found.append(_bare_tree("data", "data", stack))
-        mounts = self.path / MOUNTS / stack
-        names = sorted(os.listdir(mounts)) if mounts.is_dir() else []
+        names = artifact_files.directories(self.path, f"{MOUNTS}/{stack}")
         return (*found, *(_bare_tree(name, "bind", f"{MOUNTS}/{stack}/{name}") for name in names))
 
     def dumps(self, stack: str) -> tuple[DumpEntry, ...]:
@@ -89,8 +90,7 @@ class Artifact:
         entry = self.index.stacks.get(stack) if self.index else None
         if entry:
             return entry.dumps
-        home = self.path / DUMPS / stack
-        names = sorted(os.listdir(home)) if home.is_dir() else []
+        names = artifact_files.files(self.path, f"{DUMPS}/{stack}")
         return tuple(DumpEntry(name.partition(".")[0], "database", f"{DUMPS}/{stack}/{name}") for name in names)
 
     def incomplete(self, stack: str) -> str:
@@ -164,10 +164,11 @@ def _artifact(name: ArtifactName, path: Path) -> Artifact | None:
 
 def _data_artifact(name: ArtifactName, path: Path) -> Artifact:
     try:
-        text = (path / INDEX).read_text(encoding="utf-8")
+        with artifact_files.opened(path) as root:
+            text = artifact_files.read(root.open_file(os.fsencode(INDEX)), _INDEX_BYTES).decode("utf-8")
     except FileNotFoundError:
         return Artifact(name, path, name.when, stacks=_stacks_by_directory(path))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RefusedError) as error:
         return Artifact(name, path, name.when, stacks=_stacks_by_directory(path), problem=f"{INDEX}: {error}")
     try:
         index = parse_index(text)
@@ -183,11 +184,8 @@ def _bare_tree(mount_name: str, kind: str, path: str) -> TreeEntry:
 
 def _stacks_by_directory(path: Path) -> tuple[str, ...]:
     names: set[str] = set()
-    for directory in (path, path / MOUNTS, path / DUMPS):
-        try:
-            names.update(entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False))
-        except FileNotFoundError:
-            continue
+    for below in ("", MOUNTS, DUMPS):
+        names.update(artifact_files.directories(path, below))
     return tuple(sorted(names - RESERVED_STACK_NAMES))
 
 

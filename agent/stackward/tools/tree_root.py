@@ -59,6 +59,15 @@ class TreeRoot:
             raise FileNotFoundError(errno.ENOENT, "no file any more", os.fsdecode(path)) from error
         raise FileNotFoundError(errno.ENOENT, "no file any more", os.fsdecode(path))
 
+    @contextmanager
+    def again(self) -> Iterator[TreeRoot]:
+        """The same directory for another thread."""
+        other = TreeRoot(self.path, os.dup(self.descriptor), self.live)
+        try:
+            yield other
+        finally:
+            other.close()
+
     def close(self) -> None:
         if self._last is not None:
             os.close(self._last[1])
