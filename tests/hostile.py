@@ -83,6 +83,7 @@ def watched(directory: Path) -> Iterator[list[str]]:
     assert _LIBC.inotify_add_watch(descriptor, os.fsencode(directory), _IN_OPEN) > 0
     try:
         yield opened
+    finally:
         with suppress(BlockingIOError):
             while events := os.read(descriptor, 1 << 16):
                 at = 0
@@ -91,5 +92,4 @@ def watched(directory: Path) -> Iterator[list[str]]:
                     at += _EVENT.size + length
                     if not mask & _IN_ISDIR:
                         opened.append(os.fsdecode(events[at - length : at].rstrip(b"\0")))
-    finally:
         os.close(descriptor)
