@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stackward.tools import filesystem
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_IN_OPEN, _IN_ISDIR = 0x20, 0x40000000
+_EVENT = struct.Struct("=iIII")  # watch, mask, cookie, length of the name
 
 SECRET = "the victim's secret"  # what must appear nowhere
 
@@ -67,3 +73,23 @@ def leaks(directory: Path, secret: str = SECRET) -> list[str]:
             if wanted in path.read_bytes() or any(wanted in value for value in values):
                 found.append(str(path))
     return found
+
+
+@contextmanager
+def watched(directory: Path) -> Iterator[list[str]]:
+    """The names of the files directly in `directory` that are opened meanwhile, filled in at the end (inotify(7))."""
+    opened: list[str] = []
+    descriptor = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    assert _LIBC.inotify_add_watch(descriptor, os.fsencode(directory), _IN_OPEN) > 0
+    try:
+        yield opened
+    finally:
+        with suppress(BlockingIOError):
+            while events := os.read(descriptor, 1 << 16):
+                at = 0
+                while at < len(events):
+                    _watch, mask, _cookie, length = _EVENT.unpack_from(events, at)
+                    at += _EVENT.size + length
+                    if not mask & _IN_ISDIR:
+                        opened.append(os.fsdecode(events[at - length : at].rstrip(b"\0")))
+        os.close(descriptor)

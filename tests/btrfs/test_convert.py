@@ -21,6 +21,7 @@ import docker.errors
 import pytest
 
 from btrfs.life import Life, account
+from hostile import flipped_for_link, leaks, make_victim, watched
 from stackward.core.errors import RefusedError, SettingsError, StackwardError
 from stackward.core.model import JobResult, Outcome
 from stackward.core.progress import Silent
@@ -30,8 +31,8 @@ from stackward.stacks import discover
 from stackward.steps.restore import kept
 from stackward.steps.restore.restoring import Means
 from stackward.steps.undo import Step, Undo
-from stackward.steps.volume import sameness
-from stackward.tools import compose, filesystem
+from stackward.steps.volume import conversion, sameness
+from stackward.tools import compose, filesystem, tree_root
 from stackward.tools.docker import Docker
 from unit.hosts import DOCKER_HOST, SmallHost
 
@@ -724,7 +725,8 @@ def test_the_comparison_finds_every_difference(tmp_path: Path) -> None:
         subprocess.run(["rm", "-rf", other], check=True)
         subprocess.run(["cp", "-a", one, other], check=True)
         change()
-        sameness.prove(one, other)
+        with tree_root.opened(one) as first, tree_root.opened(other) as second:
+            sameness.prove(first, second)
 
     change_and_prove(lambda: None)
     (one / "sub/x").touch()
@@ -751,3 +753,52 @@ def test_the_comparison_finds_every_difference(tmp_path: Path) -> None:
     ):
         with pytest.raises(StackwardError, match="not the same"):
             change_and_prove(change)
+
+
+@pytest.mark.parametrize("flipped", ["data/d", "data"])
+def test_a_container_that_flips_links_has_nothing_of_others_moved_copied_or_removed(
+    shop: Shop, api: Any, tmp_path: Path, flipped: str
+) -> None:
+    """It goes on while the stack stands still, as one would that was overlooked."""
+    names = [f"{number:03}" for number in range(100)]
+    victim = make_victim(tmp_path / "victim/deep", names).parent
+    make_victim(shop.data / "d/deep", names, "its own content....")
+    if flipped != "data":  # else Docker itself follows the link when the container starts again, and it writes there
+        shop.up(api)
+    stacks = shop.stacks()
+    before = account(victim)
+    own = account(shop.data / "d")
+    for turn in range(6):
+        with (
+            watched(victim / "deep") as opened,
+            flipped_for_link(shop.directory / flipped, victim),
+            suppress(StackwardError, OSError),
+        ):
+            convert.run(Request(shop.name, "data"), shop.means(f"run{turn}"), stacks)
+        assert opened == []
+        recover(shop)
+        assert account(victim) == before
+        assert leaks(shop.volume) == []
+        assert account(shop.data / "d") == own
+        if shop.data.is_symlink():  # it got through between two flips
+            break
+
+
+def test_what_took_the_place_of_the_tree_after_the_comparison_is_not_moved(
+    shop: Shop, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.up(api)
+    named = conversion.name
+
+    def named_and_replaced(move: conversion.Move) -> None:
+        named(move)
+        if move.place == shop.data:
+            shop.data.rename(shop.directory / "away")
+            shop.data.mkdir()
+            (shop.data / "other").write_text("other")
+
+    monkeypatch.setattr(conversion, "name", named_and_replaced)
+    with pytest.raises(StackwardError, match="was replaced by something else"):
+        shop.convert("data")
+    assert os.listdir(shop.data) == ["other"]
+    assert not shop.target("data").exists()

@@ -104,3 +104,29 @@ def test_the_way_back_can_be_pasted_into_a_shell_whatever_the_name(tmp_path, nam
     (one,) = run(Settings(backup_root=tmp_path), "*").values()
     words = subprocess.run(["bash", "-c", f"printf '%s\\0' {one['restore']}"], capture_output=True, check=True).stdout
     assert words.split(b"\0")[:3] == [b"stackward", b"restore", b"My App:data/" + name]
+
+
+def test_what_the_names_of_a_share_say_to_a_terminal_is_not_said(settings, tmp_path):
+    config_backup(
+        tmp_path, "configs-20261103_030000.tar.gz", {"shop/a\x1b[31m\nforged line": b"", "shop/back\\slash": b""}
+    )
+    data_backup(tmp_path, "data-2026-11-04", NOW, {"shop": {b"a\x1b]0;x\x07\nforged": b""}})
+    result = find.run(settings=settings, name="forged", now=NOW, progress=Silent())
+    assert {one["path"] for one in result.details["found"]} == {
+        "shop/a\\x1b[31m\\nforged line",
+        "data/a\\x1b]0;x\\x07\\nforged",
+    }
+    assert str(result.details).isprintable()
+    assert ("", "shop/back\\slash") in run(settings, "back*")
+
+
+def test_a_share_s_links_are_not_followed(settings, tmp_path):
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away/secret-name").write_text("")
+    seed = tmp_path / "data-2026-11-01"
+    (seed / "shop").mkdir(parents=True)
+    (seed / "shop/link").symlink_to(tmp_path / "away")
+    (seed / "other").symlink_to(tmp_path / "away")
+    assert run(settings, "secret") == {}
+    os.mkfifo(seed / "MANIFEST.sha256")
+    assert run(settings, "secret") == {}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stackward.core.model import Container, Dump, Mount, Policy, Service, ServicePolicy, Stack
+from stackward.core.model import Container, Dump, Mount, Policy, Service, ServicePolicy, Stack, Tree, TreeKind
 from stackward.stacks import places, secrets, trees
 from stackward.steps.backup import dumps
 from stackward.steps.instance.drill_config import Mirror, Unpacked
@@ -204,7 +204,10 @@ def test_no_database_of_the_appliances_own_is_dumped(host):
     )
     dump = Dump("web", "sqlite", "/state/stackward.sqlite")
     service = Service("web", policy=ServicePolicy(dumps=(dump,)))
-    stack = Stack("nosy", host.settings.docker_root / "nosy", "nosy", services=(service,), containers=(container,))
+    tree = Tree("nosy", "state", TreeKind.BIND, state, state, writable=True)
+    stack = Stack(
+        "nosy", host.settings.docker_root / "nosy", "nosy", services=(service,), containers=(container,), trees=(tree,)
+    )
     with pytest.raises(dumps.DumpError, match="belongs to the appliance itself"):
         dumps.take(SimpleNamespace(), host.settings, stack, host.root / "dumps", ".dumps/nosy")  # Docker is not asked
     assert not list((host.root / "dumps").iterdir())

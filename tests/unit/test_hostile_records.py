@@ -282,7 +282,7 @@ def test_a_line_without_an_end_takes_no_memory_and_hides_no_other(tmp_path):
         file.seek(0, os.SEEK_END)
         file.write(b"\n" + b"1" * 64 + b"  a\n")
     with (tmp_path / "m").open("rb") as file:
-        lines = list(manifest.lines_of(file))
+        lines = list(manifest.raw_lines(file))
     assert [len(line) < 100_000 for line in lines] == [True, True]
     assert manifest.parse_line(lines[1]) == ("1" * 64, b"a")
 
@@ -299,7 +299,8 @@ def test_lines_of_others_between_a_stacks_are_no_section_of_it(tmp_path_factory,
     except ValueError:
         return
     manifest.write(directory / "carried", sections)
-    carried = [path for _, path in manifest.read(directory / "carried")]
+    with (directory / "carried").open("rb") as file:
+        carried = [path for _, path in manifest.read(file)]
     assert carried == sorted(path for path in set(carried) if path.startswith(b"shop/"))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_sections_are_written_sorted_whatever_they_are_made_of(tmp_path: Path) -
             manifest.Section(b"a/", (line,)),
         ]
         manifest.write(tmp_path / "new", sections)
-    assert [path for _, path in manifest.read(tmp_path / "new")] == [b"a/x", b"b/x", b"d/x"]
+    assert [path for _, path in manifest.read(io.BytesIO((tmp_path / "new").read_bytes()))] == [b"a/x", b"b/x", b"d/x"]
 
 
 def test_a_manifest_that_shrank_meanwhile_is_an_error(tmp_path: Path) -> None:
@@ -95,4 +96,56 @@ def test_writing_never_touches_the_file_that_was_there(tmp_path: Path) -> None:
     os.link(path, link)
     written(path, [b"a"])
     assert link.read_text() == "old"
-    assert [name for _, name in manifest.read(path)] == [b"a"]
+    assert [name for _, name in manifest.read(io.BytesIO(path.read_bytes()))] == [b"a"]
+
+
+def test_a_manifest_that_others_cut_short_raises(tmp_path: Path) -> None:
+    """A mapped one would end the process (SIGBUS)."""
+    found = written(tmp_path / "m", [b"%06d" % number for number in range(20_000)])
+    os.truncate(tmp_path / "m", 5000)
+    for act in (
+        lambda: found.find(b"019999"),
+        lambda: found.line(1_000_000),
+        lambda: list(found.lines(manifest.Extent(tmp_path / "m", 0, 1_000_000))),
+        lambda: found.count(manifest.Extent(tmp_path / "m", 0, 1_000_000)),
+    ):
+        with pytest.raises(ValueError, match="shorter than it was"):
+            act()
+
+
+def test_what_is_no_manifest_is_neither_waited_for_nor_read_without_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="no regular file"):
+        manifest.Sorted(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with pytest.raises(OSError, match="symbolic links"):
+        manifest.Sorted(tmp_path / "link")
+    (tmp_path / "long").write_bytes(b"x" * (1 << 20))
+    with pytest.raises(ValueError, match="line of more than"):
+        manifest.Sorted(tmp_path / "long").find(b"a")
+    with pytest.raises(ValueError, match="line 1"):
+        list(manifest.read(io.BytesIO(b"x" * (1 << 20) + b"\n")))
+    line = manifest.format_line("0" * 64, b"y")
+    assert list(manifest.raw_lines(io.BytesIO(b"x" * 40_000 + b"\n" + line)))[1] == line
+
+
+@given(
+    st.lists(
+        st.binary(min_size=1, max_size=2000).filter(
+            lambda p: b"\0" not in p and not {b"", b".", b".."} & set(p.split(b"/"))
+        ),
+        unique=True,
+        max_size=30,
+    )
+)
+def test_bisection_finds_what_a_scan_finds(tmp_path_factory: pytest.TempPathFactory, paths: list[bytes]) -> None:
+    paths = sorted(paths)
+    found = written(tmp_path_factory.mktemp("m") / "m", paths)
+    lines = list(found.lines(manifest.Extent(found.path, 0, found.path.stat().st_size)))
+    assert [path for _, path in lines] == paths
+    for path in paths:
+        line = found.line(found.find(path))
+        assert line is not None
+        assert line[1] == path
+        after = found.line(found.find(path + b"\0"))
+        assert (after[1] if after else None) == next((other for other in paths if other > path), None)

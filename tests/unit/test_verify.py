@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostile import flipped_for_link, make_victim, watched
 from stackward.config import Settings
 from stackward.core.artifacts import ArtifactKind, ArtifactName
 from stackward.core.errors import ExitCode, StackwardError
@@ -262,3 +263,56 @@ def test_a_link_that_is_asked_for_is_not_followed(settings, store, target):
     os.symlink(target, path / "shop" / "link")
     [artifact] = catalog.catalog(settings, NOW)
     assert check(artifact, Silent(), ["shop/link"]).damaged == 0
+
+
+def test_what_a_link_on_a_share_leads_to_meanwhile_is_not_read(settings, tmp_path):
+    files = {f"d/{number}": b"x" * 1000 for number in range(50)}
+    path = data_backup(settings.backup_root, "data-2026-11-03", MADE, {"shop": files})
+    victim = make_victim(tmp_path / "victim", [str(number) for number in range(50)], "x" * 1000)
+    [artifact] = catalog.catalog(settings, NOW)
+    with watched(victim) as opened, flipped_for_link(path / "shop/d", victim):
+        for _ in range(40):
+            check(artifact, Silent())
+    assert opened == []
+
+
+@pytest.mark.parametrize("name", ["stackward.json", "MANIFEST.sha256", "shop/file"])
+@pytest.mark.parametrize("becomes", ["fifo", "link", "device"])
+def test_a_file_on_a_share_that_is_none_is_damage_and_not_waited_for(settings, tmp_path, name, becomes):
+    path = data_backup(settings.backup_root, "data-2026-11-03", MADE, {"shop": {"file": b"1"}})
+    (path / name).rename(tmp_path / "away")
+    if becomes == "fifo":
+        os.mkfifo(path / name)
+    elif becomes == "link":
+        (path / name).symlink_to(tmp_path / "away")
+    else:
+        os.mknod(path / name, 0o666 | 0o20000, os.makedev(1, 5))  # /dev/zero has no end
+    [artifact] = catalog.catalog(settings, NOW)
+    report = check(artifact, Silent())
+    if name == "stackward.json":
+        assert report.damaged or artifact.problem
+    else:
+        assert report.damaged or report.warnings
+
+
+@pytest.mark.parametrize("becomes", ["fifo", "link"])
+@pytest.mark.parametrize("name", ["configs-20261103_020000.tar.gz", "configs-20261103_020000.tar.gz.sha256"])
+def test_a_tarball_that_is_none_is_not_waited_for(settings, tmp_path, name, becomes):
+    config_backup(settings.backup_root, "configs-20261103_020000.tar.gz", {"shop/compose.yaml": b"x"})
+    [artifact] = catalog.catalog(settings, NOW)
+    (settings.backup_root / name).rename(tmp_path / "away")
+    if becomes == "fifo":
+        os.mkfifo(settings.backup_root / name)
+    else:
+        (settings.backup_root / name).symlink_to(tmp_path / "away")
+    report = check(artifact, Silent())
+    assert report.damaged or report.warnings
+
+
+def test_a_backup_root_behind_a_link_of_the_administrator_is_read(settings, tmp_path):
+    data_backup(settings.backup_root, "data-2026-11-03", MADE, {"shop": {"file": b"1"}})
+    config_backup(settings.backup_root, "configs-20261103_020000.tar.gz", {"shop/compose.yaml": b"x"})
+    (tmp_path / "link").symlink_to(settings.backup_root)
+    for artifact in catalog.catalog(Settings(backup_root=tmp_path / "link"), NOW):
+        report = check(artifact, Silent())
+        assert (report.outcome, report.files > 0) == (Outcome.OK, True)

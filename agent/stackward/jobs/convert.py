@@ -20,7 +20,7 @@ from stackward.steps import quiesce, sizes
 from stackward.steps.restore import kept, restoring
 from stackward.steps.restore.restoring import Means
 from stackward.steps.undo import Step, WayBackError
-from stackward.steps.volume import conversion, snapshots, volume_move
+from stackward.steps.volume import conversion, sameness, snapshots, volume_move
 from stackward.steps.volume.conversion import Move, Situation
 from stackward.steps.volume.volume_move import KEPT_SUFFIX, VolumeMove
 from stackward.tools import filesystem
@@ -205,6 +205,7 @@ def _move(means: Means, stack: Stack, moves: Sequence[Move]) -> tuple[float | No
     homes = tuple({str(move.home): None for move in directories})
     record = restoring.record(means, stack, f"{WHAT} of {display(stack.name)}: {names}", homes, whole_stack=True)
     proofs = []
+    proven: dict[Move, sameness.Proof] = {}
     copies = [Step("delete", str(move.incoming)) for move in moves]
     with means.undo.noted(f"{display(stack.name)} is copied to the volume", copies), ExitStack() as failed:
         for move in moves:
@@ -213,7 +214,7 @@ def _move(means: Means, stack: Stack, moves: Sequence[Move]) -> tuple[float | No
         plan = quiesce.whole_stack(stack)
         with quiesce.quiesced(means.docker, means.undo, stack, plan, restoring.NO_LIMIT) as still:
             for move in moves:
-                proof = conversion.finish(move, means.progress)
+                proof = proven[move] = conversion.finish(move, means.progress)
                 told = {"paths": proof.paths, "bytes": proof.bytes, "sha256": proof.digest}
                 proofs.append({"tree": display(move.tree.mount_name), **told})
             means.reach("convert-proven")
@@ -222,7 +223,7 @@ def _move(means: Means, stack: Stack, moves: Sequence[Move]) -> tuple[float | No
             record = replace(record, entries=tuple(map(conversion.entry, directories)))
             kept.write(means.kept, record)
             for move in directories:
-                conversion.swap(move, means.undo, [one.id for one in plan.stop])
+                conversion.swap(move, means.undo, [one.id for one in plan.stop], proven[move])
                 failed.callback(conversion.swap_back, move)
                 means.reach("convert-swapped")
             kept.write(means.kept, replace(record, done=True))

@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from stackward.config import Settings
-from stackward.core.artifacts import DUMPS, ArtifactKind
-from stackward.core.errors import SettingsError
+from stackward.core.artifacts import DUMPS, MANIFEST, ArtifactKind
+from stackward.core.errors import RefusedError, SettingsError
 from stackward.core.model import JobResult, Outcome, display
 from stackward.core.progress import Progress
-from stackward.steps import catalog
+from stackward.steps import artifact_files, catalog
 from stackward.steps.catalog import Artifact
 from stackward.tools import manifest, process
 
+_ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
+_LETTERS = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 SHOWN = 1000  # paths that are named; the rest are counted
 
 
@@ -58,7 +60,7 @@ def run(*, settings: Settings, name: str, stack: str | None = None, now: datetim
                     one.versions.add(digest)
         except FileNotFoundError:
             continue  # pruned meanwhile
-        except (OSError, ValueError, process.CommandError) as error:
+        except (OSError, ValueError, RefusedError, process.CommandError) as error:
             warnings.append(f"{artifact.name.name} could not be looked through: {error}")
     listed = sorted(found.values(), key=lambda one: (one.stack, one.path))
     return JobResult(
@@ -92,9 +94,11 @@ def matcher(name: bytes) -> Callable[[bytes], bytes | None]:
 def _contents(artifact: Artifact, matches: Callable[[bytes], bytes | None]) -> Iterator[tuple[str, str, str]]:
     """Stack, path within it as `restore` takes it, and digest ("" where none is known) of what matches."""
     if artifact.kind is ArtifactKind.CONFIG:
-        for line in process.lines(["tar", "--list", "--gzip", "--quoting-style=literal", "--file", artifact.path]):
-            if (hit := matches(line.removeprefix(b"./").rstrip(b"/"))) is not None:
-                yield "", os.fsdecode(hit), ""
+        with open(artifact_files.open_file(artifact.path), "rb") as file:
+            argv = ["tar", "--list", "--gzip", "--quoting-style=escape", "--file=-"]
+            for line in process.lines(argv, stdin=file):
+                if (hit := matches(_unescaped(line).removeprefix(b"./").rstrip(b"/"))) is not None:
+                    yield "", os.fsdecode(hit), ""
         return
     if artifact.kind is not ArtifactKind.DATA:
         return
@@ -116,13 +120,21 @@ def _contents(artifact: Artifact, matches: Callable[[bytes], bytes | None]) -> I
 
 
 def _lines(artifact: Artifact) -> Iterator[manifest.Line]:
-    if artifact.checksum_path.exists():
-        yield from manifest.read(artifact.checksum_path)
-        return
-    root = os.fsencode(artifact.path)
-    for directory, _, names in os.walk(root):
-        for name in names:
-            yield "", os.path.join(directory, name)[len(root) + 1 :]
+    with artifact_files.opened(artifact.path) as root:
+        if root.status(os.fsencode(MANIFEST)) is None:
+            yield from (("", path) for path in artifact_files.walk(root))
+            return
+        with open(root.open_file(os.fsencode(MANIFEST)), "rb") as file:
+            yield from manifest.read(file)
+
+
+def _unescaped(name: bytes) -> bytes:
+    """A name as GNU tar's quoting style `escape` has it: a name with a newline is one line, too."""
+    return _ESCAPE.sub(lambda found: _octal_or_letter(found[1]), name)
+
+
+def _octal_or_letter(code: bytes) -> bytes:
+    return bytes([int(code, 8) & 0xFF]) if code.isdigit() else _LETTERS.get(code, code)
 
 
 def _shown(one: Found) -> dict[str, object]:

@@ -26,11 +26,11 @@ from stackward.core.artifacts import (
     ArtifactName,
     parse_name,
 )
-from stackward.core.errors import SettingsError
+from stackward.core.errors import RefusedError, SettingsError
 from stackward.core.index import DumpEntry, Index, TreeEntry, parse_index
 from stackward.core.model import display
 from stackward.core.records import NewerRecordError
-from stackward.steps import backup_paths
+from stackward.steps import artifact_files, backup_paths
 from stackward.steps.backup_root import require
 from stackward.tools import filesystem, small_files
 
@@ -85,9 +85,9 @@ class Artifact:
         if entry:
             return entry.trees
         found = []
-        if filesystem.is_plain_directory(self.path, stack):
+        if stack in artifact_files.directories(self.path):
             found.append(_bare_tree("data", "data", stack))
-        names = sorted(entry.name for entry in self._entries(MOUNTS, stack) if entry.is_dir(follow_symlinks=False))
+        names = artifact_files.directories(self.path, f"{MOUNTS}/{stack}")
         return (*found, *(_bare_tree(name, "bind", f"{MOUNTS}/{stack}/{name}") for name in names))
 
     def dumps(self, stack: str) -> tuple[DumpEntry, ...]:
@@ -95,7 +95,7 @@ class Artifact:
         entry = self.index.stacks.get(stack) if self.index else None
         if entry:
             return entry.dumps
-        names = sorted(entry.name for entry in self._entries(DUMPS, stack) if entry.is_file(follow_symlinks=False))
+        names = artifact_files.files(self.path, f"{DUMPS}/{stack}")
         return tuple(DumpEntry(name.partition(".")[0], "database", f"{DUMPS}/{stack}/{name}") for name in names)
 
     def place(self, path: str) -> Path:
@@ -106,12 +106,6 @@ class Artifact:
             RefusedError: a link is on the way to it, or in its place.
         """
         return backup_paths.place(self.path, path)
-
-    def _entries(self, part: str, stack: str) -> list[os.DirEntry[str]]:
-        if not filesystem.is_plain_directory(self.path, f"{part}/{stack}"):
-            return []
-        with os.scandir(self.path / part / stack) as entries:
-            return list(entries)
 
     def incomplete(self, stack: str) -> str:
         """Why the backup may lack trees of `stack`, or ""."""
@@ -184,10 +178,10 @@ def _artifact(name: ArtifactName, path: Path) -> Artifact | None:
 
 def _data_artifact(name: ArtifactName, path: Path) -> Artifact:
     try:
-        text = small_files.read(path / INDEX, records.LARGEST_BYTES, follow=False).decode("utf-8")
+        text = small_files.read(artifact_files.real(path) / INDEX, records.LARGEST_BYTES, follow=False).decode("utf-8")
     except FileNotFoundError:
         return Artifact(name, path, name.when, stacks=_stacks_by_directory(path))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RefusedError) as error:
         return Artifact(name, path, name.when, stacks=_stacks_by_directory(path), problem=f"{INDEX}: {error}")
     try:
         index = parse_index(text)
@@ -206,13 +200,8 @@ def _bare_tree(mount_name: str, kind: str, path: str) -> TreeEntry:
 
 def _stacks_by_directory(path: Path) -> tuple[str, ...]:
     names: set[str] = set()
-    for directory in (path, path / MOUNTS, path / DUMPS):
-        if directory.is_symlink():
-            continue
-        try:
-            names.update(entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+    for below in ("", MOUNTS, DUMPS):
+        names.update(artifact_files.directories(path, below))
     return tuple(sorted(names - RESERVED_STACK_NAMES))
 
 

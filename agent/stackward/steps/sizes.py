@@ -12,7 +12,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackward.tools import filesystem
+from stackward.core.errors import RefusedError
+from stackward.tools import filesystem, tree_root
+from stackward.tools.tree_root import TreeRoot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,37 +37,44 @@ class Size:
 
 
 def measure(path: Path, *, seconds: float) -> Size:
-    """Walk `path` without following symlinks, no longer than `seconds`. A missing directory is empty."""
+    """Walk `path` without following symlinks below it, no longer than `seconds`. A missing directory is empty."""
     deadline = time.monotonic() + seconds
+    try:
+        with tree_root.opened(Path(os.path.realpath(path))) as root:
+            return _measured(root, deadline)
+    except FileNotFoundError:
+        return Size()
+    except (OSError, RefusedError):
+        return Size(complete=False)
+
+
+def _measured(root: TreeRoot, deadline: float) -> Size:
     files = length = allocated = 0
     complete = True
     linked: set[tuple[int, int]] = set()
-    todo = [os.fsencode(path)]
+    todo = [b""]
     while todo:
         if time.monotonic() > deadline:
             return Size(files, length, allocated, complete=False)
+        directory = todo.pop()
         try:
-            entries = list(os.scandir(todo.pop()))
+            for entry, name in tree_root.entries(directory, below=root.descriptor):
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(directory + b"/" + name if directory else name)
+                    continue
+                with suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) in linked:
+                        continue
+                    if found.st_nlink > 1:
+                        linked.add((found.st_dev, found.st_ino))
+                    files += 1
+                    length += found.st_size
+                    allocated += found.st_blocks * 512
         except FileNotFoundError:
             continue
-        except OSError:
+        except (OSError, RefusedError):
             complete = False
-            continue
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                todo.append(entry.path)
-                continue
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if not stat.S_ISREG(found.st_mode) or (found.st_dev, found.st_ino) in linked:
-                continue
-            if found.st_nlink > 1:
-                linked.add((found.st_dev, found.st_ino))
-            files += 1
-            length += found.st_size
-            allocated += found.st_blocks * 512
     return Size(files, length, allocated, complete)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,20 +15,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Self
 
 from stackward.core.artifacts import MANIFEST, ArtifactKind
+from stackward.core.errors import RefusedError
 from stackward.core.model import Outcome, display
 from stackward.core.progress import Progress
-from stackward.steps import backup_paths
+from stackward.steps import artifact_files
 from stackward.steps.catalog import Artifact
-from stackward.tools import filesystem, manifest, process, small_files
+from stackward.tools import manifest, process, small_files
+from stackward.tools.tree_root import TreeRoot
 
 NAMED = 10_000  # findings beyond this many are counted, not named
 _THREADS = 2
-_CHECKSUM_BYTES = 64 << 10  # one line
 _CHUNK = 1 << 20
+_CHECKSUM_BYTES = 1 << 20
 _BATCH_FILES = 128
 _BATCH_BYTES = 64 << 20
 _BATCHES_AHEAD = 4
@@ -99,8 +99,14 @@ def checksums(artifact: Artifact, path: bytes) -> Iterator[manifest.Line] | None
     """
     if not os.path.lexists(artifact.checksum_path):
         return None
-    lines = _lines(artifact, Report(""))
-    return ((digest, line[len(path) + 1 :]) for digest, line in lines if line == path or line.startswith(path + b"/"))
+    return _lines_below(artifact, path)
+
+
+def _lines_below(artifact: Artifact, path: bytes) -> Iterator[manifest.Line]:
+    with artifact_files.opened(artifact.path) as root:
+        for digest, line in _lines(root, Report("")):
+            if line == path or line.startswith(path + b"/"):
+                yield digest, line[len(path) + 1 :]
 
 
 def _check_file(artifact: Artifact, progress: Progress) -> Report:
@@ -108,7 +114,7 @@ def _check_file(artifact: Artifact, progress: Progress) -> Report:
     progress.step(f"verifying {report.artifact}", total_bytes=artifact.size_bytes)
     expected = ""
     try:
-        content = small_files.read(artifact.checksum_path, _CHECKSUM_BYTES, follow=False)
+        content = small_files.read(artifact_files.real(artifact.checksum_path), _CHECKSUM_BYTES, follow=False)
         expected = content.decode("ascii", "replace").lstrip("\\")[:64].lower()
     except FileNotFoundError:
         report.warnings.append(f"no {artifact.checksum_path.name}: its content cannot be compared")
@@ -116,7 +122,7 @@ def _check_file(artifact: Artifact, progress: Progress) -> Report:
         report.add(Fault.DAMAGED, artifact.checksum_path.name, f"cannot be read: {error.strerror}")
     try:
         with _stoppable() as stop:
-            found = _digest(os.fsencode(artifact.path), stop, progress)
+            found = _digest(artifact_files.open_file(artifact.path), stop, progress)
     except OSError as error:
         report.add(Fault.DAMAGED, report.artifact, f"cannot be read: {error.strerror}")
         return report
@@ -130,9 +136,12 @@ def _check_file(artifact: Artifact, progress: Progress) -> Report:
 def _list_archive(artifact: Artifact, report: Report) -> None:
     """List it all: tar reads to the end, and gzip compares its own CRC there."""
     try:
-        process.run(["tar", "--list", "--gzip", "--file", artifact.path], on_stdout=lambda _: None)
-    except process.CommandError as error:
-        report.add(Fault.DAMAGED, report.artifact, f"cannot be read to its end: {error.stderr_tail.strip()}")
+        with open(artifact_files.open_file(artifact.path), "rb") as file:
+            argv = ["tar", "--list", "--gzip", "--quoting-style=escape", "--file=-"]
+            process.run(argv, stdin=file, on_stdout=lambda _: None)
+    except (process.CommandError, OSError) as error:
+        said = error.stderr_tail if isinstance(error, process.CommandError) else str(error)
+        report.add(Fault.DAMAGED, report.artifact, f"cannot be read to its end: {said.strip()}")
 
 
 def _check_data(artifact: Artifact, progress: Progress, paths: Sequence[str] | None) -> Report:
@@ -140,98 +149,66 @@ def _check_data(artifact: Artifact, progress: Progress, paths: Sequence[str] | N
     progress.step(f"verifying {report.artifact}", total_bytes=artifact.size_bytes)
     if artifact.problem:
         report.warnings.append(artifact.problem)
-    if not os.path.lexists(artifact.checksum_path):
+    try:
+        with artifact_files.opened(artifact.path) as root:
+            _compare_all(artifact, root, report, progress, paths)
+    except (OSError, RefusedError) as error:
+        report.add(Fault.DAMAGED, report.artifact, f"cannot be read: {error}")
+    return report
+
+
+def _compare_all(
+    artifact: Artifact, root: TreeRoot, report: Report, progress: Progress, paths: Sequence[str] | None
+) -> None:
+    if root.status(os.fsencode(MANIFEST)) is None:
         report.warnings.append("no checksums: it cannot be verified")
-        return report
-    _look_for_trees(artifact, report, paths)
+        return
+    _look_for_trees(artifact, root, report, paths)
     owners = _owners(artifact)
-    lines = _lines(artifact, report)
+    lines = _lines(root, report)
     only = None if paths is None else [os.fsencode(path) for path in paths]
     if only is not None:
         starts = tuple(path + b"/" for path in only)
         lines = (line for line in lines if (line[1] + b"/").startswith(starts))
-    with _Hashing(artifact.path, report, progress, owners) as hashing:
-        for path, digest, is_there in _merge(lines, _walk(os.fsencode(artifact.path), only)):
+    with _Hashing(root, report, progress, owners) as hashing:
+        for path, digest, is_there in _merge(lines, artifact_files.walk(root, only)):
             if not is_there:
                 hashing.fault(Fault.MISSING, path)
             elif digest is None:
                 hashing.fault(Fault.SURPLUS, path)
             else:
                 hashing.submit(path, digest)
-    return report
 
 
-def _look_for_trees(artifact: Artifact, report: Report, paths: Sequence[str] | None) -> None:
+def _look_for_trees(artifact: Artifact, root: TreeRoot, report: Report, paths: Sequence[str] | None) -> None:
     """A tree without a single file has no line that would miss it."""
     for entry in artifact.index.stacks.values() if artifact.index else ():
         for tree in entry.trees:
-            if (paths is None or tree.path in paths) and not backup_paths.has_plain(artifact.path, tree.path):
+            if (paths is None or tree.path in paths) and not root.is_directory(os.fsencode(tree.path)):
                 report.add(Fault.MISSING, tree.path, "the whole tree", stacks=(entry.stack,))
 
 
-def _lines(artifact: Artifact, report: Report) -> Iterator[manifest.Line]:
+def _lines(root: TreeRoot, report: Report) -> Iterator[manifest.Line]:
     """The manifest's lines in the order of their paths. Lines that are none are damage, and the others still count.
 
     Only a foreign manifest (the seed's) can be out of order; it is sorted in memory.
     """
     previous = b""
     in_order = True
-    for _, path in _parsed(artifact, report):
+    for _, path in _parsed(root, report):
         in_order = in_order and previous <= path
         previous = path
-    lines = _parsed(artifact, Report(""))
+    lines = _parsed(root, Report(""))
     return lines if in_order else iter(sorted(lines, key=lambda line: line[1]))
 
 
-def _parsed(artifact: Artifact, report: Report) -> Iterator[manifest.Line]:
-    inside = os.fsencode(artifact.path) + b"/"
-    try:
-        descriptor = filesystem.open_regular(artifact.checksum_path)
-    except OSError as error:
-        report.add(Fault.DAMAGED, MANIFEST, f"cannot be read: {error.strerror}")
-        return
-    with open(descriptor, "rb") as file:
-        for number, line in enumerate(manifest.lines_of(file), 1):
-            try:
-                yield manifest.parse_line(line, inside)
-            except ValueError as error:
-                report.add(Fault.DAMAGED, MANIFEST, f"line {number}: {error}")
-
-
-def _walk(root: bytes, only: Sequence[bytes] | None) -> Iterator[bytes]:
-    """Regular files below `root` (less the manifest itself) by their paths relative to it, sorted by path bytes."""
-    own = os.fsencode(MANIFEST)
-    for start in [b""] if only is None else sorted(only, key=lambda path: path + b"/"):
-        mode = _mode(root, start) if start else stat.S_IFDIR
-        if stat.S_ISREG(mode):
-            yield start
-        if not stat.S_ISDIR(mode):
-            continue  # a link is not followed, wherever it leads
-        parents = [start + b"/" if start else b""]
-        todo = [iter(filesystem.sorted_entries(root + b"/" + start))]
-        while todo:
-            entry = next(todo[-1], None)
-            if entry is None:
-                todo.pop()
-                parents.pop()
-                continue
-            path = parents[-1] + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                todo.append(iter(filesystem.sorted_entries(entry.path)))
-                parents.append(path + b"/")
-            elif entry.is_file(follow_symlinks=False) and path != own:
-                yield path
-
-
-def _mode(root: bytes, path: bytes) -> int:
-    """Of what is at `path` below `root`; 0 where nothing is, or a link leads there."""
-    above, _, _ = path.rpartition(b"/")
-    if above and not filesystem.is_plain_directory(Path(os.fsdecode(root)), os.fsdecode(above)):
-        return 0
-    try:
-        return os.lstat(root + b"/" + path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
+def _parsed(root: TreeRoot, report: Report) -> Iterator[manifest.Line]:
+    inside = os.fsencode(root.path) + b"/"
+    for number, line in enumerate(artifact_files.lines(root), 1):
+        try:
+            yield manifest.parse_line(line, inside)
+        except ValueError as error:
+            report.add(Fault.DAMAGED, MANIFEST, f"line {number}: {error}")
 
 
 def _merge(lines: Iterator[manifest.Line], files: Iterator[bytes]) -> Iterator[tuple[bytes, str | None, bool]]:
@@ -257,8 +234,8 @@ def _owners(artifact: Artifact) -> dict[bytes, str]:
 class _Hashing:
     """Reads files in a few threads, a bounded number of them ahead, and adds what differs to the report."""
 
-    def __init__(self, root: Path, report: Report, progress: Progress, owners: dict[bytes, str]) -> None:
-        self._root = os.fsencode(root) + b"/"
+    def __init__(self, root: TreeRoot, report: Report, progress: Progress, owners: dict[bytes, str]) -> None:
+        self._root = root
         self._report = report
         self._progress = progress
         self._owners = owners
@@ -281,7 +258,8 @@ class _Hashing:
             self._pool.shutdown(cancel_futures=True)
 
     def submit(self, path: bytes, digest: str) -> None:
-        size = os.lstat(self._root + path).st_size
+        status = self._root.status(path)
+        size = status.st_size if status is not None else 0  # gone meanwhile: that is found out where it is read
         self._report.files += 1
         self._report.byte_count += size
         self._batch.append((path, digest))
@@ -307,12 +285,13 @@ class _Hashing:
 
     def _compare(self, batch: list[tuple[bytes, str]]) -> list[Finding]:
         found = []
-        for path, expected in batch:
-            try:
-                if _digest(self._root + path, self._stop) != expected:
-                    found.append(Finding(Fault.DAMAGED, os.fsdecode(path)))
-            except OSError as error:
-                found.append(Finding(Fault.DAMAGED, os.fsdecode(path), f"cannot be read: {error.strerror}"))
+        with self._root.again() as root:
+            for path, expected in batch:
+                try:
+                    if _digest(root.open_file(path), self._stop) != expected:
+                        found.append(Finding(Fault.DAMAGED, os.fsdecode(path)))
+                except OSError as error:
+                    found.append(Finding(Fault.DAMAGED, os.fsdecode(path), f"cannot be read: {error.strerror}"))
         return found
 
 
@@ -325,10 +304,9 @@ def _stoppable() -> Iterator[threading.Event]:
         stop.set()
 
 
-def _digest(path: bytes, stop: threading.Event, progress: Progress | None = None) -> str:
-    """The SHA-256 of what is on the disk; gives up early (with a wrong digest) once `stop` is set."""
+def _digest(descriptor: int, stop: threading.Event, progress: Progress | None = None) -> str:
+    """The SHA-256 of what is on the disk of an open file, which is closed; gives up early (with a wrong one) at `stop`."""
     found = hashlib.sha256()
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         while not stop.is_set() and (chunk := file.read(_CHUNK)):

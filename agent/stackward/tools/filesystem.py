@@ -177,19 +177,6 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o600, like: os.sta
         os.fsync(directory)
 
 
-def open_regular(path: Path | bytes) -> int:
-    """A descriptor of a regular file, to read from. A link is not followed, and nothing keeps us waiting.
-
-    Raises:
-        OSError: it is not there, or something else.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file", os.fsdecode(path))
-    return descriptor
-
-
 def is_plain_directory(root: Path, relative: str) -> bool:
     """Whether `relative` is a directory below `root`, and no link is on the way to it or in its place."""
     place = root

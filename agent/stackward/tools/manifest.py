@@ -7,10 +7,12 @@ the unescaped path, which is relative to the backup, so that two manifests merge
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import mmap
 import os
 import shutil
+import stat
+import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,11 +26,12 @@ Line = tuple[str, bytes]  # SHA-256 in hex, path
 HASH_THREADS = 2
 _BATCH = 512
 _CHUNK = 1 << 20
+_NEAR = 512  # how far about a line's length mostly reaches
+_LONGEST = 1 << 15  # of a line: a path of 4096 bytes, each of them escaped, takes a quarter of it
 _BLOCK = 1 << 16  # the largest that a file system shares files in
 _HEX = b"0123456789abcdefABCDEF"
 _ABNORMAL = frozenset({b"", b".", b".."})  # what no part of a path in a backup is
 LONGEST_PATH = 3 * 4096  # a tree's path is at most 4096 bytes long, and it lies deeper in a backup
-_LONGEST_LINE = 2 * LONGEST_PATH + 128  # all of it escaped
 _ESCAPES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
 
 
@@ -58,22 +61,13 @@ def parse_line(line: bytes, inside: bytes = b"") -> Line:
     return digest.decode("ascii").lower(), path
 
 
-def lines_of(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of an open manifest; of one that is too long to be one there is only the beginning."""
-    while line := file.readline(_LONGEST_LINE):
-        yield line
-        while len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
-            line = file.readline(_LONGEST_LINE)
-
-
-def read(path: Path) -> Iterator[Line]:
-    """The lines of a manifest. Raises ValueError (with the line's number) and OSError."""
-    with open(filesystem.open_regular(path), "rb") as file:
-        for number, line in enumerate(lines_of(file), 1):
-            try:
-                yield parse_line(line)
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from error
+def read(file: IO[bytes]) -> Iterator[Line]:
+    """The lines of an open manifest. Raises ValueError (with the line's number) and OSError."""
+    for number, line in enumerate(raw_lines(file), 1):
+        try:
+            yield parse_line(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +104,7 @@ def _write_piece(file: IO[bytes], piece: Piece) -> None:
     if isinstance(piece, bytes):
         file.write(piece)
     elif isinstance(piece, Extent):
-        with open(filesystem.open_regular(piece.path), "rb") as source:
+        with open(_opened(piece.path), "rb") as source:
             _write_extent(file, source, piece)
     else:
         with piece:
@@ -137,39 +131,40 @@ def _copy_bytes(file: IO[bytes], source: IO[bytes], start: int, end: int) -> Non
         file.write(chunk)
         left -= len(chunk)
     if left:
-        raise ValueError(f"{source.name} is shorter than it was")
+        raise ValueError("a manifest is shorter than it was")
 
 
 class Sorted:
     """A manifest that was written sorted: its lines are found by bisection, and copied without being read one by one.
 
-    Raises ValueError where a line that is looked at is none.
+    It is read, not mapped: a file on a share that others cut short, or of which a block cannot be read, raises.
+
+    Raises ValueError where a line that is looked at is none, or the file is shorter than it was, and OSError.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with open(filesystem.open_regular(path), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            self._bytes: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        self._file = _opened(path)
+        weakref.finalize(self, os.close, self._file)
+        self._size = os.fstat(self._file).st_size
 
     def find(self, path: bytes) -> int:
         """The offset of the first line whose path is not before `path`."""
-        low, high = 0, len(self._bytes)
+        low, high = 0, self._size
         while low < high:
-            start = self._bytes.rfind(b"\n", low, (low + high) // 2) + 1 or low
-            end = self.line_end(start)
-            if parse_line(self._bytes[start:end])[1] < path:
+            start, end, line = self._around(low, (low + high) // 2)
+            if parse_line(line)[1] < path:
                 low = end
             else:
                 high = start
         return low
 
     def line_end(self, offset: int) -> int:
-        return self._bytes.find(b"\n", offset) + 1 or len(self._bytes)
+        return self._around(offset, offset)[1] if offset < self._size else self._size
 
     def line(self, offset: int) -> Line | None:
         """The line at an offset; None at the end."""
-        return parse_line(self._bytes[offset : self.line_end(offset)]) if offset < len(self._bytes) else None
+        return parse_line(self._around(offset, offset)[2]) if offset < self._size else None
 
     def below(self, directory: bytes) -> Extent:
         """The lines of all that is in `directory`."""
@@ -184,15 +179,64 @@ class Sorted:
             last = path
 
     def count(self, extent: Extent) -> int:
-        starts = range(extent.start, extent.end, _CHUNK)
-        return sum(self._bytes[start : min(start + _CHUNK, extent.end)].count(b"\n") for start in starts)
+        return sum(chunk.count(b"\n") for chunk in self._chunks(extent))
 
     def lines(self, extent: Extent) -> Iterator[Line]:
-        at = extent.start
-        while at < extent.end:
-            end = self.line_end(at)
-            yield parse_line(self._bytes[at:end])
-            at = end
+        rest = b""
+        for chunk in self._chunks(extent):
+            *whole, rest = (rest + chunk).split(b"\n")
+            if len(rest) > _LONGEST:
+                raise ValueError(f"{self.path.name} has a line of more than {_LONGEST} bytes")
+            yield from map(parse_line, whole)
+        if rest:
+            yield parse_line(rest)
+
+    def _around(self, low: int, at: int) -> tuple[int, int, bytes]:
+        """The line that the byte before `at` is in, or the one that begins at `low`: where it begins and ends, and itself."""
+        reach = _NEAR
+        while True:
+            begin, stop = max(low, at - reach), min(self._size, at + reach)
+            chunk = self._read(begin, stop - begin)
+            start = chunk.rfind(b"\n", 0, at - begin) + 1
+            end = chunk.find(b"\n", start) + 1
+            if (start or begin == low) and (end or stop == self._size):
+                end = end or len(chunk)
+                return begin + start, begin + end, chunk[start:end]
+            if reach > _LONGEST:
+                raise ValueError(f"{self.path.name} has a line of more than {_LONGEST} bytes")
+            reach *= 8
+
+    def _chunks(self, extent: Extent) -> Iterator[bytes]:
+        for start in range(extent.start, extent.end, _CHUNK):
+            yield self._read(start, min(_CHUNK, extent.end - start))
+
+    def _read(self, offset: int, size: int) -> bytes:
+        parts = []
+        while size:
+            if not (part := os.pread(self._file, size, offset)):
+                raise ValueError(f"{self.path} is shorter than it was")
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return b"".join(parts)
+
+
+def raw_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of an open manifest as they are, but for those that are too long to be one: of these only the beginning."""
+    while line := file.readline(_LONGEST):
+        if not line.endswith(b"\n") and len(line) == _LONGEST:
+            while (more := file.readline(_LONGEST)) and not more.endswith(b"\n"):
+                pass
+            line = line[:32]  # in which no path can begin
+        yield line
+
+
+def _opened(path: Path) -> int:
+    """A regular file, opened for reading without waiting for anything."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "no regular file", os.fspath(path))
+    return descriptor
 
 
 def hash_file(path: bytes) -> str:

@@ -40,6 +40,19 @@ class TreeRoot:
         except (FileNotFoundError, NotADirectoryError, beneath.LinkOnTheWayError):
             return None
 
+    @contextmanager
+    def looked_at(self, path: bytes) -> Iterator[tuple[int, os.stat_result]]:
+        """As the function of that name, of a path below.
+
+        Raises:
+            LinkOnTheWayError, OSError: it is not there, or a link stands on the way.
+        """
+        if path:
+            with looked_at(os.path.basename(path), self._parent(path)) as found:
+                yield found
+        else:
+            yield self.descriptor, os.fstat(self.descriptor)
+
     def is_directory(self, path: bytes) -> bool:
         found = self.status(path)
         return found is not None and stat.S_ISDIR(found.st_mode)
@@ -58,6 +71,15 @@ class TreeRoot:
         except (beneath.LinkOnTheWayError, NotADirectoryError) as error:
             raise FileNotFoundError(errno.ENOENT, "no file any more", os.fsdecode(path)) from error
         raise FileNotFoundError(errno.ENOENT, "no file any more", os.fsdecode(path))
+
+    @contextmanager
+    def again(self) -> Iterator[TreeRoot]:
+        """The same directory for another thread."""
+        other = TreeRoot(self.path, os.dup(self.descriptor), self.live)
+        try:
+            yield other
+        finally:
+            other.close()
 
     def close(self) -> None:
         if self._last is not None:

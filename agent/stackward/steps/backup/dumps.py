@@ -7,8 +7,6 @@ backup, into `<service>-<file>`. A dump is whole or it is an error: the program'
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,9 +15,12 @@ from isal import igzip
 from stackward.config import Settings
 from stackward.core.errors import StackwardError
 from stackward.core.index import DumpEntry
-from stackward.core.model import Container, Dump, Stack
+from stackward.core.model import Container, Dump, Stack, display
 from stackward.stacks import places
+from stackward.tools import sqlite
+from stackward.tools.beneath import LinkOnTheWayError
 from stackward.tools.docker import Docker, DockerError, HookTimeout
+from stackward.tools.host_files import HostFiles
 
 _STALL_SECONDS = 300.0
 # The images' own variables say who may read everything; both programs are asked for one consistent snapshot.
@@ -54,11 +55,7 @@ def take(
             directory.mkdir(parents=True, exist_ok=True)
             name = _file_name(dump)
             if dump.kind == "sqlite":
-                source = _on_host(stack, container, dump)
-                seen = places.look(settings, docker).files
-                if why := seen.refusal(source):
-                    raise DumpError(f"sqlite dump: {why}", hint=seen.advice(source))
-                _sqlite(source, directory / name)
+                _sqlite(stack, container, dump, directory / name, places.look(settings, docker).files)
             else:
                 _program(docker, dump, container, directory / name)
             entries.append(DumpEntry(dump.service, dump.kind, f"{relative}/{name}"))
@@ -103,36 +100,37 @@ def _program(docker: Docker, dump: Dump, container: Container, target: Path) -> 
         raise DumpError(f"{dump.kind} dump of {dump.service} ended early: its closing line is missing")
 
 
-def _sqlite(source: Path, target: Path) -> None:
+def _sqlite(stack: Stack, container: Container, dump: Dump, target: Path, seen: HostFiles) -> None:
     """SQLite's online backup: consistent while the database is in use, and it writes nothing to the source."""
-    if not source.is_file():
-        raise DumpError(
-            f"sqlite dump: {source} is not there",
-            hint="stackward.backup.dump takes sqlite:PATH as the container sees it",
-        )
-    target.unlink(missing_ok=True)
+    root, path = _on_host(stack, container, dump)
+    if why := seen.refusal(root):
+        raise DumpError(f"sqlite dump: {why}", hint=seen.advice(root))
     try:
-        with (
-            closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=30)) as database,
-            closing(sqlite3.connect(target)) as copy,
-        ):
-            database.backup(copy, pages=4096)
-            damage: Sequence[str] = copy.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.Error as error:
-        raise DumpError(f"sqlite dump of {source}: {error}") from error
-    if damage[0] != "ok":
-        raise DumpError(f"sqlite dump of {source}: the database is damaged: {damage[0]}")
+        sqlite.copy(root, path, target)
+    except (sqlite.SqliteError, LinkOnTheWayError) as error:
+        raise DumpError(f"sqlite dump: {error.message}", hint=error.hint) from error
 
 
-def _on_host(stack: Stack, container: Container, dump: Dump) -> Path:
-    """Where the host has the file that the container sees at the dump's path."""
-    inside = Path(dump.path)
+def _on_host(stack: Stack, container: Container, dump: Dump) -> tuple[Path, bytes]:
+    """The stack's own tree, or directory, that has the file, and its path there. No link below it is followed later."""
+    inside = Path(os.path.normpath(dump.path))
     mounts = sorted(container.mounts, key=lambda mount: -len(mount.target))
-    for mount in mounts:
-        target = Path(mount.target)
-        if inside == target or target in inside.parents:
-            return Path(mount.source) / inside.relative_to(target)
-    raise DumpError(
-        f"sqlite dump of {stack.name}/{dump.service}: {dump.path} is on no volume or bind of the container",
-        hint="name the file by its path inside the container",
-    )
+    mount = next((one for one in mounts if inside == Path(one.target) or Path(one.target) in inside.parents), None)
+    if mount is None:
+        raise DumpError(
+            f"sqlite dump of {stack.name}/{dump.service}: {dump.path} is on no volume or bind of the container",
+            hint="name the file by its path inside the container",
+        )
+    below = inside.relative_to(mount.target)
+    for tree in stack.trees:
+        if tree.volume is not None and tree.volume == mount.name:
+            return tree.path, os.fsencode(below)
+    source = Path(os.path.realpath(mount.source)) / below
+    roots = [*(tree.path for tree in stack.trees), Path(os.path.realpath(stack.directory))]
+    root = max((root for root in roots if root in source.parents), key=lambda root: len(root.parts), default=None)
+    if root is None:
+        raise DumpError(
+            f"sqlite dump of {stack.name}/{dump.service}: {display(source)} is in no tree of the stack",
+            hint="have the database on a volume or in a directory of the stack's own",
+        )
+    return root, os.fsencode(source.relative_to(root))

@@ -8,12 +8,15 @@ link to the new one, never neither.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stackward.config import Settings
+from stackward.core.errors import StackwardError
 from stackward.core.model import Container, Stack, Tree, TreeKind, display
 from stackward.core.progress import Progress
 from stackward.core.units import format_bytes
@@ -22,7 +25,7 @@ from stackward.steps.restore.kept import Entry
 from stackward.steps.undo import Step, Undo
 from stackward.steps.volume import sameness, volume_move
 from stackward.steps.volume.volume_move import KEPT_SUFFIX, VolumeMove
-from stackward.tools import btrfs, filesystem, rsync
+from stackward.tools import beneath, btrfs, filesystem, rsync, tree_root
 from stackward.tools.docker import VolumeInfo
 
 INCOMING = ".incoming-"
@@ -201,7 +204,7 @@ def move_for(tree: Tree, situation: Situation) -> Move:
 def begin(move: Move, progress: Progress) -> None:
     """The first copy, while the stack runs. Raises DiskFullError, CommandError."""
     abandon(move)
-    move.target.parent.mkdir(exist_ok=True)
+    beneath.make_directories(move.target.parent, mode=0o755)
     btrfs.create_subvolume(move.incoming)
     _copy(move, progress)
     filesystem.sync_filesystem(move.incoming)
@@ -215,14 +218,16 @@ def finish(move: Move, progress: Progress) -> sameness.Proof:
     """
     _copy(move, progress)
     filesystem.sync_filesystem(move.incoming)
-    return sameness.prove(move.place, move.incoming)
+    with tree_root.opened(move.place) as one, tree_root.opened(move.incoming) as other:
+        return sameness.prove(one, other)
 
 
 def name(move: Move) -> None:
     """The copy that was compared gets its name; who is killed before that leaves `incoming`, whose removal is on record."""
-    os.setxattr(move.incoming, _UNFINISHED, b"1")
+    with beneath.opened(move.incoming, beneath.DIRECTORY) as incoming:
+        os.setxattr(incoming, _UNFINISHED, b"1")
     filesystem.rename_new(move.incoming, move.target)
-    filesystem.sync_path(move.target.parent)
+    filesystem.sync_parents(move.target)
 
 
 def volume_step(move: Move, info: VolumeInfo) -> Step:
@@ -237,58 +242,74 @@ def entry(move: Move) -> Entry:
 
 def was_moved(of: Entry) -> bool:
     """Whether a killed run came so far; a link that it had ready and did not use is removed."""
-    old = Path(of.kept)
-    if old.is_symlink():
-        old.unlink()
-    return os.path.lexists(old)
+    _remove_link(Path(of.kept))
+    return beneath.status(of.kept) is not None
 
 
-def swap(move: Move, undo: Undo, stopped: Sequence[str]) -> None:
-    """The link takes the tree's place, and the tree goes to `old`. Killed meanwhile: one of them stands there.
+def swap(move: Move, undo: Undo, stopped: Sequence[str], proven: sameness.Proof) -> None:
+    """The link takes the tree's place, and the tree, which is what was `proven`, goes to `old`.
+
+    Killed meanwhile: one of them stands there.
 
     Where the file system cannot swap names it takes two steps; who takes those back stops the containers `stopped` (by ID)
     before, in case that a host that boots has started them on what Docker makes for a directory that is not there.
 
     Raises:
-        OSError: the tree stands where it stood.
+        StackwardError, OSError: the tree stands where it stood.
     """
-    move.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    move.old.symlink_to(move.target)
+    beneath.make_directories(move.home)
+    _make_link(move.old, move.target)
     try:
         if not filesystem.exchange(move.old, move.place):
             _swap_in_steps(move, undo, stopped)
     except BaseException:
-        if move.old.is_symlink():
-            move.old.unlink()
+        _remove_link(move.old)
         raise
-    for directory in (move.place.parent, move.home):
-        filesystem.sync_path(directory)
+    if not proven.is_of(beneath.status(move.old)):
+        swap_back(move)
+        raise StackwardError(
+            f"{display(move.place)} was replaced by something else after it was compared; that stands there again",
+            hint="look at what changes it although its stack is stopped",
+        )
+    filesystem.sync_parents(move.place, move.old)
 
 
 def swap_back(move: Move) -> None:
     """The tree stands where it stood, and nothing is left of the link."""
     if not filesystem.exchange(move.old, move.place):
-        move.place.unlink()
+        filesystem.remove(move.place)
         filesystem.rename_new(move.old, move.place)
-    if move.old.is_symlink():
-        move.old.unlink()
-    filesystem.sync_path(move.place.parent)
+    _remove_link(move.old)
+    filesystem.sync_parents(move.place)
 
 
 def _swap_in_steps(move: Move, undo: Undo, stopped: Sequence[str]) -> None:
     link = move.old.with_suffix(".link")
-    os.rename(move.old, link)
+    filesystem.replace(move.old, link)
     back = [*(Step("stop", one) for one in stopped), Step("rename", str(move.old), str(move.place))]
     with undo.promised(f"{move.place} is moved to the volume", back, only_on_error=True):
         filesystem.rename_new(move.place, move.old)
         filesystem.rename_new(link, move.place)
-        filesystem.sync_path(move.place.parent)
+        filesystem.sync_parents(move.place)
+
+
+def _make_link(path: Path, target: Path) -> None:
+    with beneath.parent(path) as (directory, name):
+        os.symlink(target, name, dir_fd=directory)
+
+
+def _remove_link(path: Path) -> None:
+    """Remove it if it is a link, and nothing else."""
+    found = beneath.status(path)
+    if found is not None and stat.S_ISLNK(found.st_mode):
+        filesystem.remove(path)
 
 
 def settle(target: Path) -> None:
     """The copy is the tree from now on; to be said after `swap`. May be said twice."""
     if _is_unfinished(target):
-        os.removexattr(target, _UNFINISHED)
+        with beneath.opened(target, beneath.DIRECTORY) as descriptor:
+            os.removexattr(descriptor, _UNFINISHED)
 
 
 def abandon(move: Move) -> None:
@@ -300,7 +321,11 @@ def abandon(move: Move) -> None:
 
 
 def _is_unfinished(target: Path) -> bool:
-    return filesystem.is_subvolume(target) and _UNFINISHED in os.listxattr(target)
+    if not filesystem.is_subvolume(target):
+        return False
+    with suppress(FileNotFoundError, NotADirectoryError), beneath.opened(target, beneath.DIRECTORY) as descriptor:
+        return _UNFINISHED in os.listxattr(descriptor)
+    return False
 
 
 def _copy(move: Move, progress: Progress) -> None:
@@ -312,4 +337,5 @@ def _copy(move: Move, progress: Progress) -> None:
         progress.advance(byte_count=byte_count - done)
         done = byte_count
 
-    rsync.copy(move.place, move.incoming, on_progress=advance)
+    with tree_root.opened(move.place) as root:
+        rsync.copy(root, move.incoming, on_progress=advance)
