@@ -22,6 +22,9 @@ from stackward.core.model import JobResult, Stack
 from stackward.core.progress import Silent
 from stackward.jobs import restore, restore_snapshot
 from stackward.jobs.restore import Means, Request
+from stackward.steps import catalog
+from stackward.steps.instance import drill_copy
+from stackward.steps.instance.drill_source import Source
 from stackward.steps.restore import kept
 from stackward.steps.undo import Undo
 from stackward.steps.volume import snapshots
@@ -248,6 +251,19 @@ def test_a_backup_whose_directories_are_swapped_gives_nothing_of_the_host_away(h
                 host.restore()
             assert all(SECRET not in text for text in host.seen().values())
     host.require_victim()
+
+
+def test_a_drill_copies_nothing_of_the_host_out_of_a_backup_that_is_swapped_meanwhile(host: Host) -> None:
+    (artifact,) = catalog.catalog(host.settings, NOW)
+    source = Source(artifact, artifact, NOW)
+    with flipping(artifact.path / "shop/up/d", host.victim):
+        for number in range(25):
+            place = host.settings.backup_root / f".incoming-drill-{number}"
+            with suppress(StackwardError, OSError):
+                drill_copy.place_data(host.settings, source, "shop", place)
+            for directory, _, names in os.walk(place):
+                assert all(SECRET not in (Path(directory) / name).read_text() for name in names)
+            host.require_victim()
 
 
 @pytest.mark.parametrize("kind", ["subvolume"])
