@@ -198,7 +198,7 @@ class Runner:
         return [f"{row.job} of {row.started_at.astimezone(self.clock().tzinfo):%F %T} was interrupted" for row in dead]
 
     def _taken(self, resource: Resource, job: str, wait: bool, progress: Progress, *, leased: bool) -> ExitStack:
-        """The resource, held. Waiting for another appliance holds up nobody here: the lock is let go meanwhile."""
+        """The resource, held. Waiting for another appliance holds up no one here: the lock is let go meanwhile."""
         told = ""
         while True:
             with ExitStack() as taken:

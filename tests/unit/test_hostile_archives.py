@@ -84,9 +84,9 @@ def test_a_forged_backup_is_told_from_our_own(host):
     forge(host, config=tarball(file("shop/compose.yaml", b"services: {}")))
     assert signer(host) is Signer.OTHER
     (host.settings.backup_root / f"{host.backed_up[0]}.sha256.sig").unlink()
-    assert signer(host) is Signer.NOBODY
+    assert signer(host) is Signer.NONE
     result = host.restore()
-    assert any("is signed by nobody" in note for note in result.details["notes"])
+    assert any("is signed by no one" in note for note in result.details["notes"])
 
 
 def test_a_signed_backup_passes_for_no_other_one(host):

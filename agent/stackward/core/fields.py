@@ -113,7 +113,7 @@ class Fields:
 
 
 def is_plain_path(text: str) -> bool:
-    """Whether it is an absolute path that names what it seems to, and no root of everything."""
+    """Tell whether it is an absolute path without `.`, `..` or empty parts, and not the root."""
     return (
         text.startswith("/")
         and "\0" not in text

@@ -87,7 +87,7 @@ class Index:
 
 
 def parse_index(text: str | bytes) -> Index:
-    """What the text says, as far as this version knows it. Whoever can write to BACKUP_ROOT can write this file, too.
+    """What the text says, as far as this version knows it. It may have been written by anyone who can write to BACKUP_ROOT.
 
     Every path leads to where backups have that stack's parts, and every name is one; the rest is of its type, and told only.
 

@@ -50,7 +50,7 @@ def from_text(text: str) -> bytes:
 
 
 def is_mode(value: bytes) -> bool:
-    """Whether a list has the three entries alone that a file's mode has, too."""
+    """Tell whether a list has only the three entries that a file's mode expresses, too."""
     return len(value) == _HEADER.size + 3 * _ENTRY.size
 
 

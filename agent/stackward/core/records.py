@@ -1,4 +1,4 @@
-"""What all records have in common that one version of the appliance writes and another one reads.
+"""Rules for all records that one version of the appliance writes and another one reads.
 
 A record says its `format` and, in `requires`, what a reader must understand to act on it. Everything else may be added at
 any time: a key that this version does not know is ignored. A newer format, a requirement or a step that it does not know
@@ -35,7 +35,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(document, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004 - whoever reads a record expects ValueError
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - readers of records expect ValueError
     _require_shallow(document, _DEEPEST)
     return document
 
@@ -67,7 +67,7 @@ def require_understood(
 
 
 def requirements(found: object) -> tuple[str, ...]:
-    """What a record requires. Raises ValueError where that is no list of words."""
+    """The requirements of a record. Raises ValueError where that is no list of words."""
     if not isinstance(found, (list, tuple)) or not all(isinstance(one, str) for one in found):
         raise ValueError(f"{REQUIRES} is no list of words")
     return tuple(found)

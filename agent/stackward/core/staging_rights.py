@@ -1,4 +1,4 @@
-"""What a hand-written override gives an instance beyond what was derived, where those who wrote it may not be trusted. Pure.
+"""Rights that a hand-written override may not give an instance, where its author may not be trusted. Pure.
 
 `compose.staging.yaml` may come from a backup, or lie where the stack's own containers can write. Then it may take rights
 away and change what is harmless, but give nothing that reaches the host.
@@ -42,7 +42,7 @@ def excess(
     *,
     called: str,
 ) -> Iterator[Refusal]:
-    """What the merged `model` has beyond the `derived` one; the message calls the override `called`.
+    """Refuse what the merged `model` has beyond the `derived` one; the messages call the override `called`.
 
     `places` are the directories (real paths) that hold the instance's own copies, `real` the real path of each bind's source.
     """

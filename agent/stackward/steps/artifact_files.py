@@ -95,7 +95,7 @@ def lines(root: TreeRoot) -> Iterator[bytes]:
 
 
 def _entries(root: TreeRoot, directory: bytes) -> list[bytes]:
-    """What is in a directory, sorted as the paths in and below it are; those of directories end in a slash."""
+    """The entries of a directory, sorted as the paths in and below it are; those of directories end in a slash."""
     found = []
     with suppress(FileNotFoundError, NotADirectoryError, beneath.LinkOnTheWayError):  # gone meanwhile
         for entry, name in tree_root.entries(directory, below=root.descriptor):

@@ -1,4 +1,4 @@
-"""Where a data backup has its parts: never outside of it, whoever wrote its index, and through no link.
+"""Places of the parts of a data backup: never outside of it, whatever its index says, and through no link.
 
 What lies in BACKUP_ROOT may have been written by others (a share, a replica): each place is checked where it is used.
 """
@@ -32,7 +32,7 @@ def place(backup: Path, path: str) -> Path:
 
 
 def has_link(backup: Path, path: str) -> bool:
-    """Whether a link is on the way to the part `path` of a backup, or in its place."""
+    """Tell whether a link is on the way to the part `path` of a backup, or in its place."""
     return _link(backup, artifacts.require_path(path)) is not None
 
 
@@ -46,7 +46,7 @@ def _link(backup: Path, path: str) -> Path | None:
 
 
 def has_plain(backup: Path, path: str) -> bool:
-    """Whether the backup has that part: a directory that no link leads to."""
+    """Tell whether the backup has that part: a directory that no link leads to."""
     return filesystem.is_plain_directory(backup, artifacts.require_path(path))
 
 

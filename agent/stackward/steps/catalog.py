@@ -99,7 +99,7 @@ class Artifact:
         return tuple(DumpEntry(name.partition(".")[0], "database", f"{DUMPS}/{stack}/{name}") for name in names)
 
     def place(self, path: str) -> Path:
-        """Where the backup has what its index calls `path`; whoever wrote that may have been anybody.
+        """The place of what the index calls `path`; the index may have been written by anyone.
 
         Raises:
             ValueError: the path is none of a backup's.

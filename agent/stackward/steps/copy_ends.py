@@ -134,7 +134,7 @@ class CopyEnds:
 
     @contextmanager
     def _vacant(self, path: bytes) -> Iterator[tuple[int, bytes]]:
-        """Where to make something that is no directory; with `replace`, what is there is removed."""
+        """The place for something that is no directory; with `replace`, what is there is removed."""
         with self._there(path) as (directory, name):
             if self._replace:
                 with suppress(FileNotFoundError):

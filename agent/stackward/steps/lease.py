@@ -2,7 +2,7 @@
 
 Locks lie in the state directory, so they mean nothing to an appliance on another host that backs up to the same share. The
 lease is a file in BACKUP_ROOT itself, made with O_EXCL, which NFS and SMB keep to as well. Its holder rewrites it every minute.
-Nobody's clock is compared with another's: a lease is given up for dead by an appliance that has itself seen it unchanged for
+No clock is compared with another host's: a lease is given up for dead by an appliance that has itself seen it unchanged for
 ten minutes, on its own monotonic clock. What an appliance finds of its own is of a run that died: a local lock sees to that.
 """
 
@@ -162,7 +162,7 @@ class Lease:
         raise BusyError(f"{LEASE} in BACKUP_ROOT changes all the time", hint="who else writes to BACKUP_ROOT?")
 
     def _is_dead(self, found: Found, on_wait: Callable[[str], None]) -> bool:
-        """Whether it has long been unchanged, and is so for a last while, too.
+        """Tell whether it has long been unchanged, and stays so while it is watched once more.
 
         After a time in which nothing could be seen (a server that was down), a holder that lives gets to show itself.
 

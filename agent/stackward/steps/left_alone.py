@@ -1,6 +1,6 @@
 """Which records this version of the appliance does not act on: a newer version made them, or they cannot be read.
 
-They stay as they are, and are told wherever somebody looks: `check`, `status`, metrics, a message.
+They stay as they are, and are told by `check`, `status`, metrics, a message.
 """
 
 from __future__ import annotations
@@ -40,6 +40,6 @@ def look(settings: Settings, artifacts: Sequence[Artifact]) -> tuple[LeftAlone, 
 
 
 def counted(found: Iterable[LeftAlone]) -> dict[str, int]:
-    """How many there are of each kind, also where there are none."""
+    """The number of each kind, zeros included."""
     kinds = [one.kind for one in found]
     return {kind.value: kinds.count(kind) for kind in Kind}

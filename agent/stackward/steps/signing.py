@@ -20,12 +20,12 @@ _BYTES = 64 << 10
 
 
 class Signer(StrEnum):
-    """Who signed a backup."""
+    """The signer of a backup."""
 
     OWN = "this appliance"
     TRUSTED = "a trusted signer"
     OTHER = "another appliance"
-    NOBODY = "nobody"
+    NONE = "no one"
 
     @property
     def trusted(self) -> bool:
@@ -62,9 +62,9 @@ def sign(settings: Settings, checksum: bytes) -> bytes:
 
 
 def signer_of(settings: Settings, checksum: bytes, signature: bytes) -> Signer:
-    """Who signed a `.sha256` file; `signature` is empty where there is none."""
+    """Tell who signed a `.sha256` file; `signature` is empty where there is none."""
     if not signature:
-        return Signer.NOBODY
+        return Signer.NONE
     own = public_key(settings)
     if own and signatures.is_signed(checksum, signature, NAMESPACE, [own]):
         return Signer.OWN

@@ -30,7 +30,7 @@ from stackward.tools import btrfs, compose, filesystem, process, signals, small_
 from stackward.tools.docker import Docker, DockerUnavailableError, HookTimeout, NotFoundError
 
 _OF_CONTAINERS = ("start", "unpause", "stop", "exec", "volume")
-_ASKED_SECONDS = 1.0  # what a killed Compose has asked for last: a start can be broken off when nobody waits for it
+_ASKED_SECONDS = 1.0  # what a killed Compose has asked for last: a start may be broken off when no process waits for it
 
 
 __all__ = ["LeftAlone", "Step", "Undo", "WayBackError"]

@@ -1,4 +1,4 @@
-"""What an undo record says: a JSON file that one version of the appliance writes and another one may read.
+"""The content of undo records: a JSON file that one version of the appliance writes and another one may read.
 
 A record that cannot be read, or that says what only a newer version knows, is left alone.
 """
@@ -115,6 +115,6 @@ def _step(document: object, kinds: Collection[str]) -> Step:
 
 
 def _owner(document: dict[str, Any]) -> str:
-    """Who wrote it: one run, also where it wrote several. Before records said so there was only the process."""
+    """The run that wrote it, which may have written several; in older records, its process."""
     found = document.get("owner") or document.get("pid")
     return str(found) if isinstance(found, (str, int)) else ""

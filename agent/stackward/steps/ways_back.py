@@ -1,4 +1,4 @@
-"""How the steps of an undo record are taken that need no engine: each may be taken twice, and follows no link."""
+"""Takes the steps of an undo record that need no engine: each may be taken twice, and follows no link."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def up(step: Step) -> None:
 
 
 def create(step: Step) -> None:
-    """Nobody minds a container that is not there: until it is, or its compose file has the service no more, this fails."""
+    """Create the container. No job watches for a missing one, so fail until it exists or its service is gone."""
     directory = Path(step.subject)
     if not directory.is_dir():
         return

@@ -48,7 +48,7 @@ class HostFiles:
         return not self.table or not is_of_container(path, self.table)
 
     def refusal(self, path: Path) -> str:
-        """Why a file that a stack names is not read, as a sentence, or ""."""
+        """The reason for not reading a file that a stack names, as a sentence, or ""."""
         real = Path(os.path.realpath(path))
         leads = "" if real == path else f" leads to {display(real)}, which"
         if any(real.is_relative_to(one) for one in self.opened):
@@ -60,7 +60,7 @@ class HostFiles:
         return ""
 
     def advice(self, path: Path) -> str:
-        """What to do about a refusal."""
+        """Advice on a refusal."""
         real = Path(os.path.realpath(path))
         if any(real.is_relative_to(one) for one in self.closed):
             return "name a file of the stack's own"
@@ -91,14 +91,14 @@ def closed_by(settings: Settings) -> tuple[Path, ...]:
 
 
 def in_container(table: tuple[Mount, ...]) -> bool:
-    """Whether this process runs in a container at all."""
+    """Tell whether this process runs in a container at all."""
     return own_container_id(table) is not None or any(
         mount.point == Path("/") and mount.type == "overlay" for mount in table
     )
 
 
 def is_of_container(path: Path, table: tuple[Mount, ...]) -> bool:
-    """Whether a real path, in a container, leads to something that the host does not have at that path."""
+    """Tell whether a real path, in a container, leads to something that the host does not have at that path."""
     point = filesystem.mount_of(path, table).point
     return point in _OWN_POINTS or any(point.is_relative_to(tree) for tree in _OWN_TREES)
 

@@ -14,7 +14,7 @@ _DEPTH = 20
 
 
 def interpolate(text: str, variables: Mapping[str, str], depth: int = 0) -> str:
-    """What is no variable in its right form stays as it is."""
+    """Replace variables; anything that is not in the right form stays as it is."""
     done, at = [], 0
     while (found := text.find("$", at)) >= 0:
         done.append(text[at:found])
@@ -46,7 +46,7 @@ def _one(text: str, at: int, variables: Mapping[str, str], depth: int) -> tuple[
 
 
 def _closing(text: str, brace: int) -> int:
-    """Where the brace that opens there is closed, or -1."""
+    """The position of the closing brace, or -1."""
     depth = 0
     for at in range(brace, len(text)):
         depth += {"{": 1, "}": -1}.get(text[at], 0)

@@ -255,7 +255,7 @@ def _ended(child: subprocess.Popen[bytes], *, terminal: bool = False) -> int:
     if child.returncode is None:
         os.waitid(
             os.P_PID, child.pid, os.WEXITED | os.WNOWAIT
-        )  # as long as it is a zombie, its number is nobody else's
+        )  # as long as it is a zombie, its number is not given to another
         if not terminal:
             sessions.end(child.pid, signal.SIGKILL)
     return child.wait()

@@ -1,4 +1,4 @@
-"""What is kept of a command's standard error: its last lines, and the first one."""
+"""The part of a command's standard error that is kept: its last lines, and the first one."""
 
 from __future__ import annotations
 

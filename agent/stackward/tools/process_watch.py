@@ -22,11 +22,11 @@ class Watch:
 
     @property
     def patience(self) -> float:
-        """How long one wait for output may be, in seconds."""
+        """The longest wait for output, in seconds."""
         return min(_POLL_SECONDS, max(0.0, self.deadline - time.monotonic()))
 
     def verdict(self, *, output: bool) -> str:
-        """Why the child has to end, or ""; `output` says that it has just said something."""
+        """The reason to end the child, or ""; `output` says that it has just said something."""
         now = time.monotonic()
         if now >= self.deadline:
             return "not done in the time it was given"

@@ -33,7 +33,7 @@ _NO_RIGHT = ("@ERROR: chroot failed", "@ERROR: setgid failed", "@ERROR: setgroup
 
 @contextmanager
 def options() -> Iterator[list[process.Argument]]:
-    """What makes rsync, started in the tree, read `MODULE` in a jail. It copies whole files then, as it does locally."""
+    """Options that make rsync, started in the tree, read `MODULE` in a jail. It copies whole files then, as it does locally."""
     with tempfile.NamedTemporaryFile(prefix="stackward-rsync-") as file:
         file.write(_SETTINGS)
         file.flush()

@@ -25,7 +25,7 @@ def sign(key: Path, namespace: str, content: bytes) -> bytes:
 
 
 def is_signed(content: bytes, signature: bytes, namespace: str, keys: Iterable[str]) -> bool:
-    """Whether one of the public keys (`TYPE BASE64`) signed exactly this content."""
+    """Tell whether one of the public keys (`TYPE BASE64`) signed exactly this content."""
     allowed = "".join(f'{_SIGNER} namespaces="{namespace}" {key}\n' for key in keys)
     if not allowed:
         return False

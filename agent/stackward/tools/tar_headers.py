@@ -66,7 +66,7 @@ def member(
 
 
 def padding(size: int) -> bytes:
-    """What follows so many bytes up to the next block."""
+    """The zeros that follow so many bytes up to the next block."""
     return bytes(-size % BLOCK)
 
 

@@ -32,7 +32,7 @@ class TreeRoot:
     _last: tuple[bytes, int] | None = field(default=None, repr=False)
 
     def status(self, path: bytes) -> os.stat_result | None:
-        """What is there, links not followed; None where nothing is, or where a link stands on the way."""
+        """The status of a path, links not followed; None if nothing is there, or a link stands on the way."""
         if not path:
             return os.fstat(self.descriptor)
         try:
@@ -116,7 +116,7 @@ def opened(path: Path, *, live: bool = True) -> Iterator[TreeRoot]:
 
 @contextmanager
 def looked_at(name: bytes, directory: int) -> Iterator[tuple[int, os.stat_result]]:
-    """What has a name in an open directory, a link itself: a descriptor that opens nothing (O_PATH), and its status."""
+    """Open what has a name in an open directory, a link itself: a descriptor that opens nothing (O_PATH), and its status."""
     if not name or b"/" in name or name in (b".", b".."):
         raise ValueError(f"not a name in a directory: {name!r}")
     descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
@@ -132,7 +132,7 @@ def reopened(descriptor: int) -> int:
 
 
 def entries(directory: bytes, *, below: int) -> Iterator[tuple[os.DirEntry[str], bytes]]:
-    """What is in a directory below an open one, each with its name in bytes. A link in the directory's place raises."""
+    """The entries of a directory below an open one, each with its name in bytes. A link in the directory's place raises."""
     with beneath.opened(directory, beneath.DIRECTORY, below=below) as descriptor, os.scandir(descriptor) as listing:
         for entry in listing:
             yield entry, os.fsencode(entry.name)

@@ -1,4 +1,4 @@
-"""Unpacks archives that others may have written, by descriptors into a directory that nobody else can reach.
+"""Unpacks archives that others may have written, by descriptors into a directory that no one else can reach.
 
 Nothing leaves that directory: names with `..`, absolute ones, and those that lead through a link of the archive are left out,
 and so is a second member of a name. Each archive is unpacked into a directory of its own; `merge` then brings them together.
@@ -116,7 +116,7 @@ class _Unpacking:
             return
         os.chown(name, member.uid, member.gid, dir_fd=directory, follow_symlinks=False)
         if member.kind != tarfile.SYMTYPE:
-            os.chmod(name, member.mode, dir_fd=directory)  # just made, where nobody else can write
+            os.chmod(name, member.mode, dir_fd=directory)  # just made, where no one else can write
         os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=directory, follow_symlinks=False)
         self.made[path] = False
 
@@ -186,7 +186,7 @@ def unpack(
 
 
 def is_inside(path: bytes) -> bool:
-    """Whether a plain name of a member stays below where it is unpacked."""
+    """Tell whether a member's plain name stays below the directory it is unpacked into."""
     return b"\0" not in path and not path.startswith(b"/") and not {b"", b".", b".."} & set(path.split(b"/"))
 
 

@@ -1,4 +1,4 @@
-"""Where a restore makes what it puts into place, and keeps what that replaced: outside of what containers can write to.
+"""Directories in which restores make new things and keep old ones: outside of what containers can write to.
 
 A rename has to reach it, so it is on the same mount, file system and subvolume as the tree, and as far up as that allows.
 """
@@ -28,14 +28,14 @@ def within(place: Path, run_id: str) -> Path:
 
 
 def is_ours(path: Path, run_id: str) -> bool:
-    """Whether a directory has a name that is given here (or was, in versions before) to what `run_id` keeps."""
+    """Tell whether a directory has the name that this module (of any version) gives to what `run_id` keeps."""
     if path.name == f"{KEPT}-{run_id}":
         return True
     return path.name == run_id and path.parent.name == KEPT
 
 
 def can_rename(place: Path, home: Path) -> bool:
-    """Whether a rename leads from `place`, which need not be there, into `home`, of which at least a parent is there."""
+    """Tell whether a rename leads from `place`, which need not be there, into `home`, of which at least a parent is there."""
     above, target = _existing(place.parent), _existing(home)
     table = filesystem.mounts()
     same_mount = filesystem.mount_of(above, table).point == filesystem.mount_of(target, table).point

@@ -70,7 +70,7 @@ class LeftAlone:
     document: dict[str, Any]
 
     def may_be_undone(self, subject: str) -> bool:
-        """Whether it is, for all that is known, a restore of `subject` that somebody may want to undo."""
+        """Tell whether it is, as far as it can be read, a restore of `subject` that could be undone."""
         of_another = self.document.get("subject", subject) != subject
         return not of_another and self.document.get("done", True) is True and self.document.get("undone") is not True
 
