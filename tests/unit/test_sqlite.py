@@ -13,6 +13,7 @@ from stackward.core.model import Container, Dump, Mount, Stack, Tree, TreeKind
 from stackward.steps.backup import dumps
 from stackward.tools import sqlite
 from stackward.tools.beneath import LinkOnTheWayError
+from stackward.tools.host_files import HostFiles
 from stackward.tools.sqlite import SqliteError
 
 
@@ -107,7 +108,11 @@ def test_no_label_leads_out_of_the_stack_s_own_trees(tmp_path: Path, path: str) 
     mounts += [Mount("bind", "", str(tmp_path / "docker/victim"), "/elsewhere", writable=True)]
     with pytest.raises(dumps.DumpError):
         dumps._sqlite(
-            stack_with(tmp_path, tree), container_with(*mounts), Dump("app", "sqlite", path), tmp_path / "copy"
+            stack_with(tmp_path, tree),
+            container_with(*mounts),
+            Dump("app", "sqlite", path),
+            tmp_path / "copy",
+            HostFiles(),
         )
     assert not (tmp_path / "copy").exists() or SECRET.encode() not in (tmp_path / "copy").read_bytes()
 
@@ -123,5 +128,7 @@ def test_the_stack_s_own_database_is_found(tmp_path: Path, how: str) -> None:
     elif how == "volume bound elsewhere":
         tree = Tree("evil", "v", TreeKind.VOLUME, home / "data", home / "data", writable=True, volume="evil_v")
         mount = Mount("volume", "evil_v", "/var/lib/docker/volumes/evil_v/_data", "/data", writable=True)
-    dumps._sqlite(stack_with(tmp_path, tree), container_with(mount), Dump("app", "sqlite", path), tmp_path / "copy")
+    dumps._sqlite(
+        stack_with(tmp_path, tree), container_with(mount), Dump("app", "sqlite", path), tmp_path / "copy", HostFiles()
+    )
     assert len(said(tmp_path / "copy")) == 2000

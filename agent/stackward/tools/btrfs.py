@@ -31,6 +31,7 @@ _IOC_SUBVOL_SETFLAGS = 0x4008941A
 _FLAGS = struct.Struct("=Q")
 _SUBVOL_RDONLY = 1 << 1
 
+_IOC_SYNC = 0x9408
 _IOC_SNAP_DESTROY = 0x5000940F
 _VOL_ARGS = struct.Struct("=q4088s")  # struct btrfs_ioctl_vol_args: fd (unused here), name
 
@@ -243,7 +244,13 @@ def delete(path: Path) -> None:
     for inner in reversed(nested):
         _destroy(inner)
     _destroy(path)
-    filesystem.sync_filesystem(path.parent)
+    _commit(path.parent)
+
+
+def _commit(directory: Path) -> None:
+    """Commit what was changed, and have the kernel begin to clean up deleted subvolumes, which syncfs(2) does not."""
+    with beneath.opened(directory, beneath.DIRECTORY) as descriptor:
+        fcntl.ioctl(descriptor, _IOC_SYNC)
 
 
 def _destroy(subvolume: Path) -> None:
