@@ -142,6 +142,9 @@ def recovered(host_run):
 
         second.appliance_up()
         second.put(identity, KEY, mode=0o600)
+        signer = re.search(r"ssh-ed25519 \S+", sheet)
+        assert signer is not None
+        second.put(f"{signer[0]}\n", "/etc/stackward/trusted_signers")
         said = {}
         for line in commands(sheet):
             for stack in ["photos", "shop", "site", "wiki"] if "STACK" in line else [""]:

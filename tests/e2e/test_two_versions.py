@@ -7,6 +7,7 @@ backups, what restores kept, a run that was killed, a hold and an alert of the o
 from __future__ import annotations
 
 import json
+import tomllib
 
 import pytest
 
@@ -19,7 +20,7 @@ from host.versions import CannotTellError, ensure_appliance_of, first_with
 pytestmark = pytest.mark.e2e
 
 MARKER = "tests/fixtures/records/README.md"
-OLD, NEW = "old", "latest"
+OLD, NEW = "old", tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
 RUNNING = {"shop-app-1": "running", "wiki-app-1": "running"}
 FREEZE = (
     'for p in /proc/[0-9]*; do case "$(tr "\\0" " " <$p/cmdline)" in'

@@ -215,6 +215,9 @@ def _plan(source: _Source, root: Path, settings: Settings, request: Request, pro
         outside = _outside(source, settings, request)
         compared = config_restore.compare(plain, root, wanted, outside, elsewhere=request.to is not None)
         items = config_restore.with_links(list(compared))
+    if not source.opened.signer.trusted and not request.unsigned:
+        own = signing.key_file(settings).parent
+        items = [item for item in items if own not in Path(os.fsdecode(item.place)).parents]
     if request.only_missing:
         items = [replace(i, state=State.LEFT) if i.state is State.CHANGED else i for i in items]
     return _Planned(source, tuple(items))
