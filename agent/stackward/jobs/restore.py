@@ -276,6 +276,6 @@ def _result(request: Request, artifact: Artifact, done: _Done) -> JobResult:
         stacks=() if request.dry_run else (part,),
         counts=counts,
         artifacts=(artifact.name.name,),
-        exit_code=ExitCode.DAMAGED if done.left_out else ExitCode.OK,
+        exit_code=ExitCode.DAMAGED if done.left_out and not request.force else ExitCode.OK,
         details={**done.details, "not_restored": list(dict.fromkeys(done.notes)), "damaged": done.left_out[:_NAMED]},
     )

@@ -165,9 +165,10 @@ class Copier:
 
     def _file(self, ends: CopyEnds, path: bytes, found: os.stat_result, checksums: Checksums | None) -> None:
         expected = checksums.of(path) if checksums is not None else None
-        if checksums is not None and expected is None and not self._force:
+        if checksums is not None and expected is None:
             self._leave_out(path, "has no checksum")
-            return
+            if not self._force:
+                return
         if self._linked(ends, path, found, expected):
             return
         try:
