@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hostile import flipped_for_link, leaks, make_victim
 from stackward.config import Settings
 from stackward.core.errors import ExitCode
 from stackward.core.model import JobResult, Outcome, Policy, Stack, Tree, TreeKind
@@ -25,6 +26,7 @@ from stackward.steps.sizes import cache_file
 from stackward.steps.undo import Undo
 from stackward.store import Store
 from stackward.tools import btrfs, filesystem, tree_root
+from stackward.tools.beneath import LinkOnTheWayError
 from stackward.tools.locks import Locks
 
 pytestmark = pytest.mark.btrfs
@@ -918,3 +920,39 @@ def test_a_full_scan_says_of_how_much_as_far_as_that_is_known(host: Host, place:
     host.back_up(NIGHT + timedelta(days=2))
     by_changes = place.is_relative_to(host.settings.volume)
     assert len(bars.copied) == (0 if by_changes else 2)
+
+
+def test_a_link_that_stood_in_the_tree_s_place_when_it_was_snapshotted_is_not_followed(
+    host: Host, volume: Path, tmp_path: Path
+) -> None:
+    """Neither by a full scan nor by the account of what changed."""
+    victim = make_victim(tmp_path / "victim", ["file"])
+    data = volume / "stacks/a"
+    host.stack("a", data)
+    (data / "file").write_text("own")
+    host.back_up()
+    data.rename(volume / "stacks/away")
+    data.symlink_to(victim)
+    for night, full_scan in enumerate((False, True), 1):
+        result = host.back_up(NIGHT + timedelta(days=night), full_scan=full_scan)
+        assert [stack.outcome for stack in result.stacks] == [Outcome.FAILED]
+        assert leaks(host.settings.backup_root) == []
+
+
+def test_a_subvolume_that_a_link_leads_to_meanwhile_is_not_snapshotted(volume: Path) -> None:
+    for name in ("own", "victim"):
+        (volume / name).mkdir()
+        btrfs.create_subvolume(volume / name / "data")
+        (volume / name / "data" / name).touch()
+    taken = 0
+    with flipped_for_link(volume / "own/data", volume / "victim/data"):
+        for turn in range(40):
+            try:
+                btrfs.snapshot(volume / "own/data", volume / f"snapshot{turn}", read_only=True)
+            except LinkOnTheWayError:
+                continue
+            taken += 1
+            assert os.listdir(volume / f"snapshot{turn}") == ["own"]
+    assert taken
+    with pytest.raises(btrfs.UntoldError):
+        btrfs.snapshot(volume / "own", volume / "plain", read_only=True)

@@ -5,6 +5,7 @@ Errors are CommandError, also those of the ioctls that are used where starting t
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -34,6 +35,8 @@ _SUBVOL_RDONLY = 1 << 1
 _IOC_SYNC = 0x9408
 _IOC_SNAP_DESTROY = 0x5000940F
 _VOL_ARGS = struct.Struct("=q4088s")  # struct btrfs_ioctl_vol_args: fd (unused here), name
+_IOC_SNAP_CREATE_V2 = 0x50009417
+_VOL_ARGS_V2 = struct.Struct("=qQQ32x4040s")  # struct btrfs_ioctl_vol_args_v2: source, transaction, flags, name
 
 
 class UntoldError(process.CommandError):
@@ -64,7 +67,25 @@ def sync(path: Path) -> None:
 
 
 def snapshot(source: Path, target: Path, *, read_only: bool) -> None:
-    process.run(["btrfs", "subvolume", "snapshot", *(["-r"] if read_only else []), source, target])
+    """A snapshot of the subvolume that is at `source`; one that a symbolic link leads to is not taken for it.
+
+    Raises:
+        LinkOnTheWayError: a link stands in its place, or on the way.
+        UntoldError: there is no snapshot.
+    """
+    place = Path(os.path.realpath(target.parent)) / target.name
+    try:
+        with beneath.opened(source, beneath.DIRECTORY) as subvolume, beneath.parent(place) as (directory, name):
+            _require_subvolume(subvolume)
+            flags = _SUBVOL_RDONLY if read_only else 0
+            fcntl.ioctl(directory, _IOC_SNAP_CREATE_V2, bytearray(_VOL_ARGS_V2.pack(subvolume, 0, flags, name)))
+    except OSError as error:
+        raise UntoldError("subvolume snapshot", source, error) from error
+
+
+def _require_subvolume(descriptor: int) -> None:
+    if os.fstat(descriptor).st_ino != filesystem.SUBVOLUME_INODE:  # old kernels do not look
+        raise OSError(errno.EINVAL, "it is no subvolume")
 
 
 def set_read_only(path: Path, *, read_only: bool) -> None:
@@ -183,6 +204,7 @@ def snapshot_all(source: Path, target: Path, chosen: Callable[[Nested], bool], *
     Raises:
         CommandError, OSError: there is no whole snapshot; `target` may be there all the same.
     """
+    source = Path(os.path.realpath(source))  # which the administrator may have linked; nothing below it is
     snapshot(source, target, read_only=False)
     placed: list[Path] = []
     left_out: dict[Path, None] = {}
@@ -197,14 +219,24 @@ def snapshot_all(source: Path, target: Path, chosen: Callable[[Nested], bool], *
             os.rmdir(stub)
             if not chosen(nested):
                 left_out[nested.path] = None
-            elif filesystem.is_subvolume(source / nested.path):
-                snapshot(source / nested.path, stub, read_only=False)
+            elif _placed(source / nested.path, stub):
                 placed.append(nested.path)
     if read_only:
         for path in reversed(placed):
             set_read_only(target / path, read_only=True)
         set_read_only(target, read_only=True)
     return tuple(left_out)
+
+
+def _placed(subvolume: Path, stub: Path) -> bool:
+    """Whether it could be snapshotted into the place of its stub, which was removed: it may be elsewhere by now."""
+    if not filesystem.is_subvolume(subvolume):
+        return False
+    try:
+        snapshot(subvolume, stub, read_only=False)
+    except beneath.LinkOnTheWayError:
+        return False
+    return True
 
 
 def _is_stub(path: Path) -> bool:

@@ -102,6 +102,9 @@ def copy(
 ) -> TreeCopy:
     """Make the day's part of the tree equal to `read_from`, which is in `snapshot` or, where that is None, live.
 
+    A link that stood in the tree's place, or on the way to it, is followed in neither. A snapshot that the tree's containers
+    can put elsewhere, since the tree holds it, is read as if it were live where all of it is looked at.
+
     `nested`: the tree's subvolume has others in it. `on_scan` is called before all of it is looked at; only then `on_progress`
     is, with bytes and files so far.
 
@@ -125,7 +128,8 @@ def copy(
             untold = f"what changed could not be {what}: {getattr(error, 'message', error)}"
     whys = [ASKED_FOR, untold] if full_scan else [why, untold]
     on_scan()
-    with tree_root.opened(read_from, live=snapshot is None) as root:
+    is_live = snapshot is None or source.tree.path in snapshot.parents
+    with tree_root.opened(read_from, live=is_live) as root:
         transfer, suspicion = _scan(day, source, root, snapshot, last, patterns, found, on_progress)
     return TreeCopy(
         transfer, "; ".join(dict.fromkeys(filter(None, [*whys, suspicion]))), compared=bool(suspicion), began=began
@@ -264,6 +268,8 @@ def _by_changes(
     last: Last,
     patterns: Sequence[str],
 ) -> TreeCopy:
+    with tree_root.opened(read_from, live=False):  # nothing in a snapshot changes: what is no link now, is none
+        pass
     rules = gitignore.parse("\n".join(patterns).encode("utf-8", "surrogateescape"))
     relative = str(source.tree.artifact_path)
     if not day.subvolume:
