@@ -503,3 +503,21 @@ def test_a_restore_that_is_killed_leaves_the_old_data_or_the_new_and_can_be_done
     assert content(data(host)) == FILES
     assert os.listdir(host.settings.docker_root / KEPT) == ["r2"]
     assert sorted(os.listdir(data(host).parent)) == ["compose.yaml", "data"]
+
+
+def test_a_link_to_another_stacks_data_is_not_restored_into_and_not_backed_up(host):
+    """A container with `.:/app` can put it there."""
+    host.stack("victim", COMPOSE)
+    victim = host.settings.docker_root / "victim/data"
+    write_files(victim, {b"own": b"the victim's"})
+    shutil.rmtree(data(host))
+    data(host).symlink_to(victim)
+
+    for more in ({}, {"path": "a", "overwrite": True}):
+        with pytest.raises(RefusedError, match="which is the stack victim's"):
+            run(host, **more)
+
+    assert content(victim) == {b"own": b"the victim's"}
+    (tree,) = host.found("shop").trees
+    assert not tree.covered
+    assert "which is victim's" in tree.reason

@@ -121,6 +121,7 @@ def _whole(request: Request, means: Means, artifact: Artifact, stack: Stack, don
     found, homeless = restore_plan.targets(artifact, stack)
     done.notes += restore_plan.not_restored(artifact, stack, found, homeless)
     done.warnings += [f"{display(e.mount_name)} was not restored: the stack has no such tree now" for e in homeless]
+    restoring.refuse_foreign(stack, found)
     if not found:
         raise RefusedError(
             f"{artifact.name.name} holds no tree that {display(stack.name)} has now", hint="use --to DIR"
@@ -155,6 +156,7 @@ def _path(request: Request, means: Means, artifact: Artifact, stack: Stack, done
     if target is None:
         name = display(inside.entry.mount_name)
         raise RefusedError(f"{name} is no tree of {display(stack.name)} any more", hint="use --to DIR")
+    restoring.refuse_foreign(stack, [target])
     if request.dry_run:
         _look_for_damage(means, artifact, [os.path.normpath(f"{inside.entry.path}/{inside.path}")], done)
     with ExitStack() as held:

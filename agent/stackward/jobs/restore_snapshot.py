@@ -60,6 +60,7 @@ def run(request: Request, means: Means, discovery_stacks: Sequence[Stack]) -> Jo
         raise SettingsError(f"there is no stack {display(request.stack)}", hint="`stackward stacks` names them all")
     done = _Done(details={"snapshot": snapshot.name, "dry_run": request.dry_run})
     found = _targets(stack, volume, snapshot, done)
+    restoring.refuse_foreign(stack, found)
     inside = _inside(request, stack, snapshot, found)
     if inside is not None and inside.path.parts:
         _path(request, means, stack, snapshot, inside, found, done)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackward.core.model import Container, Policy, Problem, Tree, TreeKind, display
 from stackward.stacks import naming
+from stackward.tools.compose_files import NAMES, is_file
 
 if TYPE_CHECKING:
     from stackward.stacks.places import Host
@@ -189,10 +190,26 @@ def _uncoverable(stage: Stage, one: _Found) -> tuple[str, bool]:
     """Why the directory can be no part of a backup, or "", and whether that is only for its remoteness."""
     if one.path == _real(stage.directory):
         return "the stack's own directory: the config backup has it", False
+    if (other := foreign(one.source, one.path, stage.directory)) is not None:
+        return f"a link leads to {display(one.path)}, which is {display(other.name)}'s", False
     place = stage.host.judge(one.source, one.path)
     if not place.reason and one.kind is TreeKind.BIND and os.path.lexists(one.path) and not one.path.is_dir():
         return _single_file(stage, one.source), False
     return place.reason, place.remote
+
+
+def foreign(source: Path, path: Path, directory: Path) -> Path | None:
+    """The other stack's directory that a path of the stack in `directory` leads into by a link; None if it does not.
+
+    A container that can write to its stack's directory can put such a link there.
+    """
+    stacks = _real(directory.parent)
+    if _relative(source, directory) is None or stacks not in path.parents:
+        return None
+    other = stacks / path.relative_to(stacks).parts[0]
+    if other == _real(directory) or not any(is_file(other / name) for name in NAMES):
+        return None
+    return other
 
 
 def _outermost(trees: Sequence[Tree]) -> list[Tree]:

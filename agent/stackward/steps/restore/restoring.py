@@ -15,9 +15,11 @@ from stackward.config import Settings
 from stackward.core.errors import RefusedError
 from stackward.core.model import Container, Stack, display
 from stackward.core.progress import Progress
+from stackward.stacks.trees import foreign
 from stackward.steps import crashpoints, quiesce
 from stackward.steps.restore import home, kept, restore_path, restore_plan, restore_tree
 from stackward.steps.restore.kept import Record
+from stackward.steps.restore.restore_plan import Target
 from stackward.steps.restore.restore_tree import Filled, Replacement
 from stackward.steps.undo import Step, Undo
 from stackward.steps.verified_copy import Checksums, Copier, LeftOut
@@ -214,6 +216,21 @@ def refuse_other_users(
         RefusedError: another project's running container has one of the trees mounted.
     """
     restore_plan.refuse_other_users(stack, [one.target for one in chosen if one.children or not force], containers)
+
+
+def refuse_foreign(stack: Stack, targets: Sequence[Target]) -> None:
+    """Nothing of one stack is placed in another one's directory, wherever a link leads.
+
+    Raises:
+        RefusedError: a link in the stack's directory leads one of its trees there.
+    """
+    for target in targets:
+        source = target.tree.source if target.tree else stack.directory / "data"
+        if (other := foreign(source, target.place, stack.directory)) is not None:
+            raise RefusedError(
+                f"{display(source)} leads to {display(target.place)}, which is the stack {display(other.name)}'s",
+                hint=f"look at what put the link there, and remove it; --to DIR restores {display(stack.name)} elsewhere",
+            )
 
 
 def require_docker(means: Means, stack: Stack) -> None:
