@@ -6,21 +6,26 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stackward.core import images
 from stackward.core.counts import Count
+from stackward.core.errors import RefusedError
 from stackward.core.model import Container, Service, display
 from stackward.core.staging_facts import within
+from stackward.tools import tree_root
 from stackward.tools.docker import Docker, DockerError, HookTimeout
+from stackward.tools.tree_root import TreeRoot
 
 _STALL_SECONDS = 3600.0
 _SILENCE_SECONDS = 120.0  # one that recovers says so; one that says nothing at all does not run
 _HOMES = ("/var/lib/postgresql", "/bitnami/postgresql")
 _NOTHING = "nothing of its data is proven"
-_CONTROL = "global/pg_control"
+_CONTROL = b"global/pg_control"
 _DEPTH = 4  # of a cluster below what is mounted; the usual images need two
 _DIRECTORIES = 20_000
 _UNREACHABLE = 2  # by psql, and the script
@@ -167,29 +172,32 @@ def _covers(target: str, directory: str) -> bool:
 
 
 def _clusters_below(source: str) -> Iterator[int]:
-    todo = [(source, 0)]
-    for _ in range(_DIRECTORIES):
-        if not todo:
-            return
-        directory, depth = todo.pop(0)
-        if (found := _identifier(directory)) is not None:
-            yield found
-        elif depth < _DEPTH:
-            todo += [(path, depth + 1) for path in _directories(directory)]
+    """What a backup holds is its stack's: no link in it is followed, and no pipe waited for."""
+    with suppress(OSError, RefusedError), tree_root.opened(Path(os.path.realpath(source))) as root:
+        todo = [(b"", 0)]
+        for _ in range(_DIRECTORIES):
+            if not todo:
+                return
+            directory, depth = todo.pop(0)
+            if (found := _identifier(root, directory)) is not None:
+                yield found
+            elif depth < _DEPTH:
+                todo += [(path, depth + 1) for path in _directories(root, directory)]
 
 
-def _directories(directory: str) -> Iterable[str]:
-    try:
-        with os.scandir(directory) as entries:
-            return sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
-    except OSError:
-        return ()
+def _directories(root: TreeRoot, directory: bytes) -> list[bytes]:
+    found = []
+    with suppress(OSError, RefusedError):
+        for entry, name in tree_root.entries(directory, below=root.descriptor):
+            if entry.is_dir(follow_symlinks=False):
+                found.append(os.path.join(directory, name))
+    return sorted(found)
 
 
-def _identifier(directory: str) -> int | None:
+def _identifier(root: TreeRoot, directory: bytes) -> int | None:
     """A cluster's own number is what its control file begins with; two have never the same one."""
     try:
-        with open(os.path.join(directory, _CONTROL), "rb") as file:
+        with open(root.open_file(os.path.join(directory, _CONTROL)), "rb") as file:
             first = file.read(8)
     except OSError:
         return None
