@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from btrfs.ledger import left_over
-from btrfs.living_host import LivingHost, sealed
+from btrfs.living_host import Accounts, LivingHost, sealed
 from btrfs.month import Month, same
-from stackward.core.errors import RefusedError
+from stackward.core.errors import ExitCode
 from stackward.steps.restore import kept
 
 pytestmark = pytest.mark.btrfs
@@ -38,19 +39,34 @@ def test_what_is_listed_after_a_month_is_what_was(
 
 
 def every_backup_is_what_was(month: Month, now: datetime, restored: Path) -> None:
-    """Of all that are listed, also those that were replaced; what is damaged is refused."""
-    refused = set()
+    """Of all that are listed, also those that were replaced; a damaged file is named, and nothing but that is missing."""
+    damaged = set()
     for name, index in month.ledger.listed().items():
         for stack, entry in index.stacks.items():
             to = restored / name / stack
-            try:
-                month.host.restore(stack, name, now, to=to)
-            except RefusedError:
-                refused.add((name, stack))
-                continue
+            result = month.host.restore(stack, name, now, to=to)
             expected = month.ledger.lived(stack, datetime.fromisoformat(entry.at))
+            if (name, stack) in month.ledger.damaged:
+                damaged.add((name, stack))
+                assert result.exit_code == ExitCode.DAMAGED
+                expected = without_damaged(expected, to, result.details["damaged"])
+            else:
+                assert result.exit_code == ExitCode.OK
             same({path.name: sealed(path) for path in to.iterdir()}, expected)
-    assert refused == month.ledger.damaged
+    assert damaged == month.ledger.damaged
+
+
+def without_damaged(accounts: Accounts, to: Path, told: list[str]) -> Accounts:
+    """What is left where one file turned; `told` names it, as its place would have been below `to`."""
+    named = [
+        (tree, path)
+        for tree, paths in accounts.items()
+        for path in paths
+        if any(one.startswith(f"{to / tree / os.fsdecode(path)} ") for one in told)
+    ]
+    assert len(named) == len(told) == 1
+    [(tree, path)] = named
+    return accounts | {tree: {one: account for one, account in accounts[tree].items() if one != path}}
 
 
 def every_snapshot_is_what_was(month: Month, now: datetime) -> None:
