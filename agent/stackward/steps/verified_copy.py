@@ -7,6 +7,7 @@ holes, links and special files are as in the source.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -69,8 +70,8 @@ class Checksums:
 class Copier:
     """One copy, of one or several parts, in which hard links between the parts stay what they are.
 
-    With `force`, what is damaged is copied all the same; what cannot be read never is. With `replace`, files that are in the
-    target already are removed first, and directories are merged.
+    With `force`, what is damaged is copied all the same; what cannot be read never is, and ends a copy that has to be
+    `whole`. With `replace`, files that are in the target already are removed first, and directories are merged.
     """
 
     def __init__(
@@ -78,11 +79,13 @@ class Copier:
         *,
         force: bool = False,
         replace: bool = False,
+        whole: bool = False,
         on_bytes: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self.result = Copied()
         self._force = force
         self._replace = replace
+        self._whole = whole
         self._on_bytes = on_bytes
         self._links: dict[tuple[int, int], tuple[Path, str]] = {}
         self._called = b""
@@ -174,6 +177,8 @@ class Copier:
         try:
             digest = ends.copy_file(path, share=checksums is None, on_bytes=self._on_bytes)
         except UnreadableError as error:
+            if self._whole:
+                raise OSError(errno.EIO, error.message, joined(self._called, path)) from error
             self._leave_out(path, error.message)
             return
         if expected is not None and digest != expected:
@@ -205,11 +210,11 @@ class Copier:
 
 
 def copy(source: Path, target: Path) -> Copied:
-    """Copy a file or directory as it is, unchecked, sharing blocks where that can be; `target` must not be there.
+    """Copy all of a file or directory as it is, unchecked, sharing blocks where that can be; `target` must not be there.
 
     Raises:
         LinkOnTheWayError, DiskFullError, OSError: it is not all copied.
     """
-    copier = Copier()
-    copier.copy(source, target)
+    copier = Copier(whole=True)
+    copier.copy(source, target, called=os.fsencode(source))
     return copier.result

@@ -285,13 +285,20 @@ def remove(path: Path | bytes) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file or directory with all below it; nothing there is fine."""
+    """Remove a file or directory with all below it; nothing there is fine.
+
+    Raises:
+        OSError: it is not all gone; EBUSY, and nothing is, where something is mounted on it or below it.
+    """
     found = beneath.status(path)
     if found is None:
         return
     if not stat.S_ISDIR(found.st_mode):
         remove(path)
         return
+    for mount in mounts():
+        if mount.point == path or path in mount.point.parents:
+            raise OSError(errno.EBUSY, f"{display(mount.point)} is mounted, and nothing below it is removed", str(path))
     with beneath.parent(path) as (directory, name):
         shutil.rmtree(name, dir_fd=directory)
 

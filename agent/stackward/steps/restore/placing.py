@@ -45,7 +45,7 @@ def beside(copied_from: Path, place: Path, copier: Copier | None = None) -> Iter
     """
     made = place.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
     try:
-        (copier or Copier()).copy(copied_from, made)
+        (copier or Copier(whole=True)).copy(copied_from, made)
         filesystem.sync_filesystem(made.parent)
         yield made
     finally:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from stackward.core.errors import RefusedError
 from stackward.core.model import display
+from stackward.steps import verified_copy
 from stackward.steps.restore import home, placing
 from stackward.steps.restore.kept import Entry
 from stackward.steps.restore.restore_plan import Inside, first_link
@@ -132,7 +133,7 @@ def make(
             continue
         replaces = unit.replaces and beneath.status(unit.place) is not None
         if replaces and unit.copied:
-            Copier().copy(unit.place, unit.old)
+            verified_copy.copy(unit.place, unit.old)
         made.append(replace(unit, replaces=replaces))
     if made:
         filesystem.sync_filesystem(made[0].made)
@@ -160,7 +161,7 @@ def put_in(
         LinkOnTheWayError, DiskFullError, OSError: it failed.
     """
     with ExitStack() as held:
-        copier = Copier()
+        copier = Copier(whole=True)
         beside = {
             unit: held.enter_context(placing.beside(unit.made, unit.place, copier)) for unit in todo if unit.copied
         }
